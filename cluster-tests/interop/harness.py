@@ -1,0 +1,221 @@
+"""Endpoints, the case registry and the runner that every Python suite shares.
+
+A case is a function of one `Context`. It waits for facts through the context, whose deadline bounds every wait, and
+raises `Failure` with what it saw. One line is printed per case; nothing else goes to standard output.
+"""
+
+import dataclasses
+import json
+import os
+import queue
+import random
+import ssl
+import threading
+import time
+import traceback
+from typing import Any, Callable, Optional
+
+DEFAULT_DEADLINE = 10.0
+# A case that ignores its own deadline by this much is reported and abandoned.
+ABANDON_AFTER = 10.0
+
+
+class Failure(Exception):
+    """The server, not the suite, did something other than the case asks for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Door:
+    """One listener, reached as one transport."""
+
+    transport: str
+    host: str
+    port: int
+
+
+class Endpoints:
+    """The doors of node 0 in an endpoints.json."""
+
+    def __init__(self, path: str):
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        self.ca = content.get("ca")
+        if self.ca and not os.path.isabs(self.ca):
+            self.ca = os.path.join(os.path.dirname(os.path.abspath(path)), self.ca)
+        self._node = content["nodes"][0]
+
+    def door(self, transport: str) -> Door:
+        """transport is mqtt, mqtts, ws or wss."""
+        address = self._node.get(transport)
+        if not address:
+            raise Failure(f"endpoints.json has no {transport} door")
+        host, _, port = address.rpartition(":")
+        return Door(transport, host.strip("[]"), int(port))
+
+    def tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.ca)
+
+
+class Context:
+    """What one case owns: unique names, a deadline, and everything it must close at the end."""
+
+    def __init__(self, endpoints: Endpoints, suite: str, name: str, seed: str, deadline: float):
+        self.endpoints = endpoints
+        self.suite = suite
+        source = random.Random(f"{seed}/{suite}/{name}")
+        self.suffix = "".join(source.choice("abcdefghijkmnpqrstuvwxyz23456789") for _ in range(10))
+        self.base = f"interop/{self.suffix}"
+        self._end = time.monotonic() + deadline
+        self._closers: list[Callable[[], None]] = []
+
+    def topic(self, rest: str = "") -> str:
+        return f"{self.base}/{rest}" if rest else self.base
+
+    def client_id(self, role: str = "a") -> str:
+        """At most 23 bytes, which is all that MQTT 3.1 promises."""
+        return f"it-{self.suffix}-{role}"[:23]
+
+    def remaining(self) -> float:
+        return max(0.0, self._end - time.monotonic())
+
+    def on_close(self, closer: Callable[[], None]) -> None:
+        self._closers.append(closer)
+
+    def close(self) -> None:
+        for closer in reversed(self._closers):
+            try:
+                closer()
+            except Exception:  # a case's own result must not be hidden by its clean-up
+                pass
+
+    def wait(self, condition: threading.Condition, fact: Callable[[], Any], what: Callable[[], str]) -> Any:
+        """Waits until fact() is truthy and returns it; condition must be notified at every change."""
+        with condition:
+            value = condition.wait_for(fact, timeout=self.remaining())
+            if not value:
+                raise Failure(f"deadline passed waiting for {what()}")
+            return value
+
+    def poll(self, fact: Callable[[], Any], what: Callable[[], str]) -> Any:
+        """Like wait(), for a fact that more than one connection or process makes true."""
+        while not (value := fact()):
+            if self.remaining() <= 0:
+                raise Failure(f"deadline passed waiting for {what()}")
+            time.sleep(0.02)
+        return value
+
+    def let_time_pass(self, seconds: float) -> None:
+        """For cases whose subject is time itself (expiry, delay), never to make something likely."""
+        if seconds > self.remaining():
+            raise Failure(f"deadline would pass during a wait of {seconds} s that the case needs")
+        time.sleep(seconds)
+
+
+@dataclasses.dataclass
+class Case:
+    suite: str
+    name: str
+    run: Callable[[Context], None]
+    deadline: float
+
+
+CASES: list[Case] = []
+
+
+def case(suites: Any, name: str, deadline: float = DEFAULT_DEADLINE):
+    """Registers a function as one case in each suite.
+
+    `suites` is a suite name, for f(context), or a dict of suite name to parameter, for f(context, parameter).
+    """
+
+    def register(function):
+        if isinstance(suites, str):
+            CASES.append(Case(suites, name, function, deadline))
+        else:
+            for suite, parameter in suites.items():
+                CASES.append(Case(suite, name, lambda ctx, p=parameter: function(ctx, p), deadline))
+        return function
+
+    return register
+
+
+def expect(actual: Any, wanted: Any, what: str) -> None:
+    if actual != wanted:
+        raise Failure(f"{what}: wanted {wanted!r}, got {actual!r}")
+
+
+def require(fact: Any, what: str) -> None:
+    if not fact:
+        raise Failure(what)
+
+
+def one_line(error: BaseException) -> str:
+    if isinstance(error, Failure):
+        text = str(error)
+    else:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__}: {error} ({os.path.basename(frame.filename)}:{frame.lineno})"
+    return " ".join(text.split())[:500]
+
+
+def run_cases(cases: list[Case], endpoints: Endpoints, seed: str, jobs: int) -> int:
+    """Runs the cases on `jobs` threads, prints a line for each, returns how many failed."""
+    waiting: "queue.Queue[Case]" = queue.Queue()
+    for item in cases:
+        waiting.put(item)
+    lock = threading.Lock()
+    running: dict[int, tuple[Case, float]] = {}
+    done: set[int] = set()
+    failed = 0
+
+    def report(item: Case, error: Optional[str]) -> None:
+        nonlocal failed
+        with lock:
+            if id(item) in done:
+                return
+            done.add(id(item))
+            running.pop(id(item), None)
+            if error is None:
+                print(f"ok  {item.suite}  {item.name}", flush=True)
+            else:
+                failed += 1
+                print(f"FAIL  {item.suite}  {item.name}  {error}", flush=True)
+
+    def work() -> None:
+        while True:
+            try:
+                item = waiting.get_nowait()
+            except queue.Empty:
+                return
+            with lock:
+                running[id(item)] = (item, time.monotonic() + item.deadline + ABANDON_AFTER)
+            ctx = Context(endpoints, item.suite, item.name, seed, item.deadline)
+            error = None
+            try:
+                item.run(ctx)
+            except Exception as caught:
+                error = one_line(caught)
+            finally:
+                ctx.close()
+            report(item, error)
+            with lock:
+                if item.name in abandoned.get(item.suite, ()):
+                    return  # another thread was started in this one's place
+
+    abandoned: dict[str, set[str]] = {}
+
+    def start_worker() -> None:
+        threading.Thread(target=work, daemon=True).start()
+
+    for _ in range(max(1, jobs)):
+        start_worker()
+    while len(done) < len(cases):
+        time.sleep(0.05)
+        with lock:
+            late = [item for item, limit in running.values() if time.monotonic() > limit]
+            for item in late:
+                abandoned.setdefault(item.suite, set()).add(item.name)
+        for item in late:
+            report(item, "abandoned: it did not end by its deadline")
+            start_worker()
+    return failed

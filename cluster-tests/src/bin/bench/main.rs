@@ -1,0 +1,56 @@
+//! Measures an MQTT broker: what a delivered message costs its CPU, how late messages are, what connections weigh; and
+//! whether anything was lost, doubled or reordered. One process, one thread, fulmar-mqtt's codec; one JSON line a run.
+
+mod board;
+mod compare;
+mod connections;
+mod link;
+mod load;
+mod measure;
+mod options;
+mod payload;
+mod publisher;
+mod report;
+mod subscriber;
+mod table;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use cluster_tests::sys;
+
+use options::{Arguments, Task};
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    // Children inherit it: driver and broker have the same room.
+    sys::raise_fd_limit()?;
+    match task {
+        Task::Compare(options) => compare::run(&options),
+        Task::Run(scenario) => {
+            let report = on_one_thread(async {
+                let target = measure::Target::open(scenario.target()).await?;
+                scenario.measure(&target).await
+            })?;
+            println!("{}", serde_json::to_string(&report)?);
+            Ok(())
+        }
+    }
+}
+
+/// The driver takes one core at most and leaves the others to the broker; its tasks share state without locks.
+fn on_one_thread<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, work)
+}

@@ -1,0 +1,60 @@
+//! Where the `fulmar` under test comes from.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+/// The `fulmar` binary: `FULMAR_BIN` if set; else the one beside this executable, in the same profile, which cargo
+/// brings up to date once per process.
+///
+/// # Errors
+/// It does not exist, or does not build.
+pub fn fulmar_binary() -> Result<PathBuf> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BINARY.get_or_init(|| find().map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!(error))
+}
+
+fn find() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("FULMAR_BIN") {
+        let path = PathBuf::from(path);
+        ensure!(path.is_file(), "FULMAR_BIN is {}, which is no file", path.display());
+        return Ok(path);
+    }
+    let executable = std::env::current_exe()?;
+    let profile_dir = profile_dir(&executable).context("this executable is not in a target directory of cargo")?;
+    let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
+        Some("debug") => "dev",
+        Some(name) => name,
+        None => "dev",
+    };
+    let target_dir = profile_dir.parent().context("a profile directory has a parent")?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    command.args(["build", "--quiet", "-p", "fulmar", "--bin", "fulmar", "--profile", profile, "--target-dir"]);
+    let output = command.arg(target_dir).output().context("cannot run cargo")?;
+    ensure!(output.status.success(), "fulmar does not build:\n{}", String::from_utf8_lossy(&output.stderr));
+    let binary = profile_dir.join("fulmar");
+    ensure!(binary.is_file(), "cargo built no {}", binary.display());
+    Ok(binary)
+}
+
+/// `target/PROFILE` of `target/PROFILE/bench` and of `target/PROFILE/deps/it-1234`.
+fn profile_dir(executable: &Path) -> Option<&Path> {
+    let dir = executable.parent()?;
+    if dir.file_name()? == "deps" { dir.parent() } else { Some(dir) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_profile_is_found_from_tests_and_programs() {
+        for path in ["t/release/bench", "t/release/deps/it-0123"] {
+            assert_eq!(profile_dir(Path::new(path)), Some(Path::new("t/release")));
+        }
+    }
+}

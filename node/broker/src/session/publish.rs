@@ -1,0 +1,210 @@
+//! PUBLISH and PUBREL from the client.
+
+use fulmar_mqtt::packet::{Ack, Publish, SkippedPublish};
+use fulmar_mqtt::{Packet, QoS, ReasonCode, TopicName, Version};
+
+use super::{Output, Session, Token};
+use crate::key::Now;
+use crate::publication::{Publication, Via};
+
+impl Session {
+    pub(super) fn publish(&mut self, now: Now, publish: Publish, outputs: &mut Vec<Output>) {
+        if publish.qos != QoS::AtMostOnce && !self.take_turn(now, &publish, outputs) {
+            return;
+        }
+        let alias = publish.properties.topic_alias;
+        let Some(topic) = self.resolve(publish.topic.as_ref(), alias, outputs) else { return };
+        let again = publish.qos == QoS::ExactlyOnce
+            && (self.received.binary_search(&publish.packet_id).is_ok()
+                || self.ring.contains(publish.packet_id, QoS::ExactlyOnce));
+        let token = match publish.qos {
+            QoS::AtMostOnce => None,
+            qos => {
+                let token = self.token();
+                self.ring.push(token, publish.packet_id, qos);
+                Some(token)
+            }
+        };
+        if let Some(refusal) = self.refusal(&topic) {
+            self.refuse(now, token, refusal, outputs);
+            return;
+        }
+        if again {
+            // [v5 MQTT-4.3.3-10] already received: answered again, not published again.
+            self.answer(now, token, ReasonCode::Success, outputs);
+            return;
+        }
+        let expires_at = publish.properties.message_expiry_s.map(|s| now.log.plus_s(u64::from(s)));
+        let publication = Publication {
+            topic,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            forward: publish.properties.forward,
+            origin: Some(self.key.clone()),
+            accepted_at: now.log,
+            expires_at,
+            via: Via::Client,
+        };
+        outputs.push(Output::Publish { token, publication, packet_id: publish.packet_id });
+    }
+
+    /// Whether a QoS 1 or 2 publish may take a slot now: an MQTT 5 client with too many is cut, a 3.x client waits.
+    fn take_turn(&mut self, now: Now, publish: &Publish, outputs: &mut Vec<Output>) -> bool {
+        let again = publish.qos == QoS::ExactlyOnce && self.received.binary_search(&publish.packet_id).is_ok();
+        if self.version == Version::V5 {
+            // [v5 MQTT-3.3.4-9] a resent QoS 2 publish takes no further slot.
+            if !again && self.unsettled() >= usize::from(self.limits.receive_maximum) {
+                self.fail(ReasonCode::ReceiveMaximumExceeded, None, outputs);
+                return false;
+            }
+            return true;
+        }
+        if self.ring.full() {
+            self.paused_since_ms = Some(now.mono_ms);
+            self.held.push_front(Packet::Publish(publish.clone()));
+            return false;
+        }
+        true
+    }
+
+    fn resolve(
+        &mut self,
+        topic: Option<&TopicName>,
+        alias: Option<u16>,
+        outputs: &mut Vec<Output>,
+    ) -> Option<TopicName> {
+        let Some(alias) = alias else { return topic.cloned() };
+        let slot = usize::from(alias) - 1;
+        if alias > self.limits.topic_alias_maximum {
+            self.fail(ReasonCode::TopicAliasInvalid, Some("topic alias is above the maximum"), outputs);
+            return None;
+        }
+        if let Some(topic) = topic {
+            if self.aliases.len() <= slot {
+                self.aliases.resize(slot + 1, None);
+            }
+            self.aliases[slot] = Some(topic.detached());
+            return Some(topic.clone());
+        }
+        let known = self.aliases.get(slot).cloned().flatten();
+        if known.is_none() {
+            self.fail(ReasonCode::TopicAliasInvalid, Some("topic alias is not known"), outputs);
+        }
+        known
+    }
+
+    fn refusal(&mut self, topic: &TopicName) -> Option<(ReasonCode, &'static str)> {
+        if self.allowed_topic.as_ref() == Some(topic) {
+            return None;
+        }
+        if topic.level_count() > self.limits.topic_levels_max {
+            return Some((ReasonCode::TopicNameInvalid, "topic has too many levels"));
+        }
+        if !self.access.may_publish(topic) {
+            return Some((ReasonCode::NotAuthorized, "not authorized to publish to this topic"));
+        }
+        self.allowed_topic = Some(topic.detached());
+        None
+    }
+
+    /// Says no to a publish: an MQTT 5 client reads why; a 3.x client is acknowledged if the topic is only not allowed
+    /// to it [v3.1.1 MQTT-3.3.5-2], and closed if the topic is beyond the bound.
+    fn refuse(
+        &mut self,
+        now: Now,
+        token: Option<Token>,
+        (reason, detail): (ReasonCode, &'static str),
+        outputs: &mut Vec<Output>,
+    ) {
+        let v5 = self.version == Version::V5;
+        match token {
+            Some(_) if v5 => self.answer(now, token, reason, outputs),
+            _ if reason == ReasonCode::NotAuthorized => self.answer(now, token, ReasonCode::Success, outputs),
+            _ => self.fail(reason, Some(detail), outputs),
+        }
+    }
+
+    fn answer(&mut self, now: Now, token: Option<Token>, reason: ReasonCode, outputs: &mut Vec<Output>) {
+        if let Some(token) = token {
+            self.accepted(now, token, reason, outputs);
+        }
+    }
+
+    /// Adds a packet id to the receive set; `false` if it is there already.
+    fn receive(&mut self, packet_id: u16) -> bool {
+        match self.received.binary_search(&packet_id) {
+            Ok(_) => false,
+            Err(at) => {
+                self.received.insert(at, packet_id);
+                true
+            }
+        }
+    }
+
+    pub(super) fn accepted(&mut self, now: Now, token: Token, reason: ReasonCode, outputs: &mut Vec<Output>) {
+        self.ring.done(token, reason);
+        while let Some((packet_id, qos, reason)) = self.ring.pop() {
+            let shown = if self.version == Version::V5 { reason } else { ReasonCode::Success };
+            if reason.is_error() && reason != ReasonCode::NotAuthorized && self.version != Version::V5 {
+                // A 3.x client cannot be told no: it gets no acknowledgement, and sends again after it reconnects.
+                self.fail(reason, None, outputs);
+                return;
+            }
+            let ack = Ack::with_reason(packet_id, shown);
+            if qos == QoS::AtLeastOnce {
+                outputs.push(Output::Send(Packet::PubAck(ack)));
+                continue;
+            }
+            if shown.is_error() {
+                // [v5 MQTT-4.3.3-9] an error ends the exchange: the packet id is free.
+                self.forget(packet_id);
+            } else {
+                self.receive(packet_id);
+            }
+            outputs.push(Output::Send(Packet::PubRec(ack)));
+        }
+        self.resume(now, outputs);
+    }
+
+    fn forget(&mut self, packet_id: u16) -> bool {
+        match self.received.binary_search(&packet_id) {
+            Ok(at) => {
+                self.received.remove(at);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    pub(super) fn pubrel(&mut self, ack: &Ack, outputs: &mut Vec<Output>) {
+        let known = self.forget(ack.packet_id);
+        if self.persistent && known {
+            outputs.push(Output::ReleaseReceived { packet_id: ack.packet_id });
+            return;
+        }
+        let reason = if known || self.version != Version::V5 {
+            ReasonCode::Success
+        } else {
+            ReasonCode::PacketIdentifierNotFound
+        };
+        outputs.push(Output::Send(Packet::PubComp(Ack::with_reason(ack.packet_id, reason))));
+    }
+
+    /// A PUBLISH that was larger than the session takes and was read past: said so where MQTT can, dropped otherwise.
+    pub(super) fn skipped(&mut self, skipped: SkippedPublish, outputs: &mut Vec<Output>) {
+        let reason = if self.version == Version::V5 { ReasonCode::PacketTooLarge } else { ReasonCode::Success };
+        let ack = Ack::with_reason(skipped.packet_id, reason);
+        match skipped.qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => outputs.push(Output::Send(Packet::PubAck(ack))),
+            QoS::ExactlyOnce => {
+                if self.version != Version::V5 {
+                    // Its PUBREL will come, and is answered as for a known packet id.
+                    self.receive(skipped.packet_id);
+                }
+                outputs.push(Output::Send(Packet::PubRec(ack)));
+            }
+        }
+    }
+}

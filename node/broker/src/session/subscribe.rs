@@ -1,0 +1,98 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use fulmar_mqtt::packet::{ReasonProperties, RetainHandling, SubAck, Subscribe, UnsubAck, Unsubscribe};
+use fulmar_mqtt::{Packet, ReasonCode, TopicFilter, Version};
+
+use super::{Output, Session, Token};
+use crate::state::command::Subscription;
+
+/// What a SUBACK or UNSUBACK waits for.
+#[derive(Debug)]
+pub(super) enum Pending {
+    Subscribe { packet_id: u16, reasons: Vec<ReasonCode>, subscriptions: Vec<Subscription> },
+    Unsubscribe { packet_id: u16, reasons: Vec<ReasonCode> },
+}
+
+impl Session {
+    pub(super) fn subscribe(&mut self, subscribe: Subscribe, outputs: &mut Vec<Output>) {
+        let mut subscriptions: Vec<Subscription> = Vec::with_capacity(subscribe.filters.len());
+        let mut fresh = 0;
+        let mut reasons = Vec::with_capacity(subscribe.filters.len());
+        for wanted in subscribe.filters {
+            let known = self.subscriptions.contains_key(&wanted.filter);
+            let reason = if wanted.filter.level_count() > self.limits.topic_levels_max {
+                ReasonCode::TopicFilterInvalid
+            } else if !self.access.may_subscribe(&wanted.filter) {
+                ReasonCode::NotAuthorized
+            } else if !known && self.subscriptions.len() + fresh >= self.limits.subscriptions_max {
+                ReasonCode::QuotaExceeded
+            } else {
+                ReasonCode::granted(wanted.options.qos)
+            };
+            if !reason.is_error() {
+                fresh += usize::from(!known);
+                subscriptions.push(Subscription {
+                    filter: wanted.filter.detached(),
+                    options: wanted.options,
+                    id: subscribe.subscription_id,
+                });
+            }
+            reasons.push(reason);
+        }
+        let token = self.token();
+        let packet_id = subscribe.packet_id;
+        if subscriptions.is_empty() {
+            self.suback(packet_id, reasons, outputs);
+            return;
+        }
+        let existed = subscriptions
+            .iter()
+            .map(|s| self.subscriptions.insert(s.filter.clone(), (s.options, s.id)).is_some())
+            .collect();
+        outputs.push(Output::Subscribe { token, subscriptions: subscriptions.clone(), existed });
+        self.pending.insert(token, Pending::Subscribe { packet_id, reasons, subscriptions });
+    }
+
+    fn suback(&mut self, packet_id: u16, reasons: Vec<ReasonCode>, outputs: &mut Vec<Output>) {
+        let properties = ReasonProperties::default();
+        outputs.push(Output::Send(Packet::SubAck(Box::new(SubAck { packet_id, reasons, properties }))));
+    }
+
+    pub(super) fn subscribed(&mut self, token: Token, existed: &[bool], outputs: &mut Vec<Output>) {
+        let Some(Pending::Subscribe { packet_id, reasons, subscriptions }) = self.pending.remove(&token) else {
+            return;
+        };
+        self.suback(packet_id, reasons, outputs);
+        for (subscription, existed) in subscriptions.into_iter().zip(existed) {
+            let replay = match subscription.options.retain_handling {
+                RetainHandling::Always => true,
+                RetainHandling::IfNew => !existed,
+                RetainHandling::Never => false,
+            };
+            // [v5 4.8.2] retained messages are not sent to shared subscriptions.
+            if replay && subscription.filter.shared().is_none() {
+                outputs.push(Output::Replay(subscription));
+            }
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, unsubscribe: Unsubscribe, outputs: &mut Vec<Output>) {
+        let token = self.token();
+        let filters: Vec<TopicFilter> = unsubscribe.filters.iter().map(TopicFilter::detached).collect();
+        let existed = filters.iter().map(|filter| self.subscriptions.remove(filter).is_some()).collect();
+        self.pending.insert(token, Pending::Unsubscribe { packet_id: unsubscribe.packet_id, reasons: Vec::new() });
+        outputs.push(Output::Unsubscribe { token, filters, existed });
+    }
+
+    pub(super) fn unsubscribed(&mut self, token: Token, existed: &[bool], outputs: &mut Vec<Output>) {
+        let Some(Pending::Unsubscribe { packet_id, mut reasons }) = self.pending.remove(&token) else { return };
+        if self.version == Version::V5 {
+            reasons.extend(existed.iter().map(|existed| match existed {
+                true => ReasonCode::Success,
+                false => ReasonCode::NoSubscriptionExisted,
+            }));
+        }
+        let properties = ReasonProperties::default();
+        outputs.push(Output::Send(Packet::UnsubAck(Box::new(UnsubAck { packet_id, reasons, properties }))));
+    }
+}

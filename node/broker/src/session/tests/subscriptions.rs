@@ -1,0 +1,91 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use fulmar_mqtt::packet::{ReasonProperties, RetainHandling, SubAck, UnsubAck, Unsubscribe};
+
+use super::*;
+
+fn suback(packet_id: u16, reasons: &[ReasonCode]) -> Output {
+    let properties = ReasonProperties::default();
+    Output::Send(Packet::SubAck(Box::new(SubAck { packet_id, reasons: reasons.to_vec(), properties })))
+}
+
+/// Answers the subscribe among the outputs, with what the machine itself knows.
+fn stand(talk: &mut Talk, outputs: &[Output]) -> Vec<Output> {
+    let [Output::Subscribe { token, existed, .. }] = outputs else { panic!("expected a subscribe: {outputs:?}") };
+    talk.say(Input::Subscribed { token: *token, existed: existed.clone() })
+}
+
+#[test]
+fn suback_waits_for_the_routes_and_comes_before_retained_messages() {
+    let mut talk = Talk::v5();
+    let outputs = talk.packet(subscribe(1, &["a", "b/#"]));
+    let outputs = stand(&mut talk, &outputs);
+    assert_eq!(outputs[0], suback(1, &[ReasonCode::GrantedQoS1, ReasonCode::GrantedQoS1]));
+    assert_eq!(outputs[1..].iter().filter(|output| matches!(output, Output::Replay(_))).count(), 2);
+}
+
+#[test]
+fn each_filter_gets_its_own_answer() {
+    let mut talk = Talk::v5();
+    let deep = "a/".repeat(9);
+    let outputs = talk.packet(subscribe(1, &["a", "secret/#", &deep, "b", "c", "d"]));
+    let reasons = [
+        ReasonCode::GrantedQoS1,
+        ReasonCode::NotAuthorized,
+        ReasonCode::TopicFilterInvalid,
+        ReasonCode::GrantedQoS1,
+        ReasonCode::GrantedQoS1,
+        ReasonCode::QuotaExceeded,
+    ];
+    assert_eq!(stand(&mut talk, &outputs)[0], suback(1, &reasons));
+    let outputs = talk.packet(subscribe(2, &["secret/a"]));
+    assert_eq!(outputs, [suback(2, &[ReasonCode::NotAuthorized])], "nothing to route, answered at once");
+    let outputs = talk.packet(subscribe(3, &["a"]));
+    assert_eq!(stand(&mut talk, &outputs)[0], suback(3, &[ReasonCode::GrantedQoS1]), "a known filter is no new one");
+}
+
+#[test]
+fn retain_handling_decides_about_the_replay() {
+    let rows = [
+        (RetainHandling::Always, [true, true]),
+        (RetainHandling::IfNew, [true, false]),
+        (RetainHandling::Never, [false, false]),
+    ];
+    for (handling, replays) in rows {
+        let mut talk = Talk::v5();
+        for expected in replays {
+            let Packet::Subscribe(mut packet) = subscribe(1, &["a"]) else { unreachable!() };
+            packet.filters[0].options.retain_handling = handling;
+            let outputs = talk.packet(Packet::Subscribe(packet));
+            let outputs = stand(&mut talk, &outputs);
+            assert_eq!(outputs.iter().any(|output| matches!(output, Output::Replay(_))), expected, "{handling:?}");
+        }
+    }
+}
+
+#[test]
+fn a_shared_subscription_gets_no_retained_messages() {
+    let mut talk = Talk::v311();
+    let outputs = talk.packet(subscribe(1, &["$share/g/a"]));
+    assert_eq!(stand(&mut talk, &outputs).len(), 1);
+}
+
+#[test]
+fn unsuback_says_what_there_was() {
+    for (mut talk, expected) in
+        [(Talk::v5(), vec![ReasonCode::Success, ReasonCode::NoSubscriptionExisted]), (Talk::v311(), vec![])]
+    {
+        let outputs = talk.packet(subscribe(1, &["a"]));
+        stand(&mut talk, &outputs);
+        let filters = ["a", "z"].map(|filter| TopicFilter::new(filter.to_owned()).unwrap()).to_vec();
+        let packet = Unsubscribe { packet_id: 2, filters, user: Vec::new() };
+        let outputs = talk.packet(Packet::Unsubscribe(Box::new(packet)));
+        let [Output::Unsubscribe { token, existed, .. }] = &outputs[..] else { panic!("{outputs:?}") };
+        assert_eq!(existed, &[true, false]);
+        let outputs = talk.say(Input::Unsubscribed { token: *token, existed: existed.clone() });
+        let properties = ReasonProperties::default();
+        let unsuback = UnsubAck { packet_id: 2, reasons: expected, properties };
+        assert_eq!(outputs, [Output::Send(Packet::UnsubAck(Box::new(unsuback)))]);
+        assert_eq!(talk.session.filters().count(), 0);
+    }
+}

@@ -1,0 +1,254 @@
+//! What may change the replicated state, what the proposer learns, and what every node must then do.
+
+use std::sync::Arc;
+
+use fulmar_mqtt::packet::{SubscriptionIds, SubscriptionOptions};
+use fulmar_mqtt::{QoS, ReasonCode, TopicFilter, TopicName};
+
+use crate::key::{Epoch, Generation, LogTime, NodeId, SessionKey};
+use crate::publication::Publication;
+
+/// Commands of one origin, applied in order, all or none: the origin's next batch has `seq + 1`. A retry has the same seq.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    pub node: NodeId,
+    pub generation: Generation,
+    /// From 1.
+    pub seq: u64,
+    /// Log time at which the batch is applied; never before that of the batch before it.
+    pub at: LogTime,
+    pub commands: Vec<Command>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// A run of a node begins; its older generations are dead from here on.
+    NodeUp {
+        node: NodeId,
+        generation: Generation,
+    },
+    /// A run of a node has ended. O(1): what it owned is settled by later, paced commands.
+    NodeDown {
+        node: NodeId,
+        generation: Generation,
+    },
+    /// A client connects. Every session is claimed, also one that ends with its socket.
+    Claim(Box<Claim>),
+    /// The connection of (key, epoch) has ended.
+    Release(Release),
+    /// Replaces or adds filters of a session. Clean sessions (expiry 0) propose only shared filters.
+    Subscribe {
+        key: SessionKey,
+        epoch: Epoch,
+        filters: Vec<Subscription>,
+    },
+    Unsubscribe {
+        key: SessionKey,
+        epoch: Epoch,
+        filters: Vec<TopicFilter>,
+    },
+    /// A publish that is matched against the replicated subscriptions, sets retained if it says so, or both.
+    Publish(Box<PublishCommand>),
+    /// Sets (or, with an empty payload, clears) a retained message; live receivers have been served elsewhere.
+    SetRetained(Arc<Publication>),
+    /// PUBREL of a persistent session: its packet id may be used again.
+    ReleaseReceived {
+        key: SessionKey,
+        epoch: Epoch,
+        packet_id: u16,
+    },
+    /// What receivers on a node have acknowledged, many sessions at once.
+    Settle(Vec<Settlement>),
+    /// Appends a page of retained messages to the queue of a persistent session.
+    ReplayRetained(Box<Replay>),
+    /// Fires the will of (key, epoch) if it is still due; conditional, so that repeating it is harmless.
+    FireWill {
+        key: SessionKey,
+        epoch: Epoch,
+    },
+    /// Ends the session of (key, epoch) if its expiry has passed and nobody owns it.
+    ExpireSession {
+        key: SessionKey,
+        epoch: Epoch,
+    },
+    /// Clears those of these topics whose retained message has expired by then.
+    ExpireRetained(Vec<TopicName>),
+    /// Changes a bound that the state machine itself enforces.
+    SetLimits(Limits),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim {
+    pub key: SessionKey,
+    pub node: NodeId,
+    pub generation: Generation,
+    pub clean_start: bool,
+    /// Seconds that the session outlives its connection, already capped; 0 ends it with the socket.
+    pub expiry_s: u32,
+    pub will: Option<Will>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Will {
+    pub publication: Arc<Publication>,
+    /// Message expiry in seconds, counted from when it fires.
+    pub message_expiry_s: Option<u32>,
+    pub delay_s: u32,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Release {
+    pub key: SessionKey,
+    pub epoch: Epoch,
+    /// DISCONNECT 0x00: the will is discarded. Otherwise it fires by its delay.
+    pub discard_will: bool,
+    /// A new session expiry from DISCONNECT, already capped.
+    pub expiry_s: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subscription {
+    /// Whole, with its `$share/{name}/` if it has one.
+    pub filter: TopicFilter,
+    pub options: SubscriptionOptions,
+    pub id: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct PublishCommand {
+    /// Its payload is copied out of the batch at apply and stored once for all receivers.
+    pub publication: Arc<Publication>,
+    /// QoS 2 of a persistent session: the packet id that joins its receive set in the same step.
+    pub received: Option<(SessionKey, Epoch, u16)>,
+    /// A downlink addressed to one session; never matched.
+    pub only: Option<SessionKey>,
+}
+
+/// What one receiver has acknowledged. Everything below `floor` is settled, and each of `settled`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settlement {
+    pub key: SessionKey,
+    pub epoch: Epoch,
+    pub floor: u64,
+    pub settled: Vec<u64>,
+    /// QoS 2 entries whose PUBREC has come: after takeover they are resumed with PUBREL.
+    pub received: Vec<u64>,
+    /// Shared QoS 1 deliveries that the client refused (PUBACK >= 0x80), and others that it will never get
+    /// (for example larger than its maximum packet size): settled, booked as dropped.
+    pub refused: Vec<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replay {
+    pub key: SessionKey,
+    pub epoch: Epoch,
+    pub filter: TopicFilter,
+    pub granted: QoS,
+    pub subscription_ids: SubscriptionIds,
+    /// Topics of the page, as read from the state at the subscribe.
+    pub topics: Vec<TopicName>,
+}
+
+/// Bounds on replicated state, the same on every node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of queues, retained messages and wills of the whole cluster. Above 80 % durable publishes are refused.
+    pub replicated_bytes_max: u64,
+    /// Entries and bytes of one session's queue.
+    pub queue_entries_max: u32,
+    pub queue_bytes_max: u64,
+    /// Seconds; longer session expiries are cut to this.
+    pub session_expiry_s_max: u32,
+    pub sessions_max: u64,
+    pub retained_max: u64,
+    /// Publishes into one node's own session count: seconds a queued message is kept if it names no expiry; 0 for ever.
+    pub queue_ttl_s: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            replicated_bytes_max: 1 << 30,
+            queue_entries_max: 10_000,
+            queue_bytes_max: 64 << 20,
+            session_expiry_s_max: 7 * 24 * 3600,
+            sessions_max: 2_000_000,
+            retained_max: 2_000_000,
+            queue_ttl_s: 0,
+        }
+    }
+}
+
+/// What became of one command, in the order of the batch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    Done,
+    Claimed(Box<Claimed>),
+    /// Per filter: whether the subscription existed before [v5 3.8.3.1, retain handling 1].
+    Subscribed(Vec<bool>),
+    /// Per filter: whether there was one to remove.
+    Unsubscribed(Vec<bool>),
+    /// Durable receivers that got the message.
+    Published {
+        receivers: u32,
+    },
+    /// The epoch is not the current one: nothing was done.
+    Stale,
+    /// A bound was hit: nothing was done.
+    Refused(ReasonCode),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claimed {
+    pub epoch: Epoch,
+    pub session_present: bool,
+    /// Who owned it until now, if anybody did.
+    pub previous: Option<Owner>,
+    /// What a resumed session had; empty for a new one.
+    pub subscriptions: Vec<Subscription>,
+    /// Packet ids of QoS 2 publishes that await their PUBREL.
+    pub received: Vec<u16>,
+    /// First queue sequence number that is not settled; the new owner reads from here.
+    pub queue_floor: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    pub node: NodeId,
+    pub generation: Generation,
+    pub epoch: Epoch,
+}
+
+/// What nodes must do after an apply. A node acts on those that name it, and on all that name nobody.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// (key, epoch) has something new in its queue.
+    Wake { key: SessionKey, owner: Owner },
+    /// The owner's connection is to be closed as taken over [v5 MQTT-3.1.4-3].
+    TakenOver { key: SessionKey, owner: Owner },
+    /// A message that apply itself published (a will): each node serves its own live receivers.
+    Publish(Arc<Publication>),
+    /// A durable shared group chose a live QoS 0 delivery for this member.
+    Deliver { key: SessionKey, owner: Owner, delivery: crate::publication::Delivery },
+    /// The session and its subscriptions are gone.
+    Ended { key: SessionKey, epoch: Epoch },
+}
+
+/// How far a queued entry has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Queued,
+    /// QoS 2, PUBREC committed: PUBREL is what remains.
+    Received,
+}
+
+/// One unsettled entry of a session's queue, as its owner reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueEntry {
+    /// Grows by one per entry; the packet id is `1 + seq % 65535`.
+    pub seq: u64,
+    pub delivery: crate::publication::Delivery,
+    pub phase: Phase,
+    /// It may have been sent by an earlier owner: sent again with DUP.
+    pub before_claim: bool,
+}

@@ -1,0 +1,321 @@
+//! The replicated state: sessions, their subscriptions and queues, wills, retained messages and the books, as one
+//! deterministic machine. Batches of commands go in, outcomes and effects come out; every node that applies the same
+//! batches holds the same state. The time is that of the log.
+//!
+//! What is replicated lies in persistent maps, so that a [`Snapshot`] is taken in O(1). The routes and the timers are
+//! derived from it: rebuilt at a restore, never written. No result depends on the iteration order of a hash map.
+
+mod books;
+mod bounds;
+mod claims;
+pub mod command;
+mod ledger;
+mod origins;
+mod publish;
+mod queue;
+mod retain;
+mod session;
+mod shared;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod wills;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fulmar_mqtt::{TopicFilter, TopicName};
+use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
+
+pub use books::{Books, DROPPED, Dropped};
+pub use claims::WILL_PAYLOAD_BYTES_MAX;
+pub use origins::{BatchError, RESULTS_KEPT};
+pub use session::SessionView;
+pub use timers::DUE_MAX;
+
+use command::{Batch, Command, Effect, Limits, Outcome, Owner, QueueEntry, Subscription};
+use ledger::Ledger;
+use origins::Origins;
+use session::Session;
+use shared::Group;
+use subscriptions::{Route, RouteKey};
+use timers::Timers;
+
+use crate::key::{Epoch, Generation, LogTime, NodeId, SessionKey};
+use crate::retained::Retained;
+use crate::trie::Trie;
+
+/// The replicated part of the state at one moment. Cheap to take and to keep: what changes later is copied then.
+#[derive(Clone)]
+pub struct Snapshot {
+    limits: Limits,
+    /// Log time of the last batch.
+    now: LogTime,
+    /// Commands applied since the cluster began.
+    position: u64,
+    /// Position of the last command that changed durable routes.
+    routes_at: u64,
+    epoch_last: u64,
+    origins: Origins,
+    sessions: HashTrieMapSync<SessionKey, Session>,
+    groups: HashTrieMapSync<Arc<TopicFilter>, Group>,
+    retained: Retained,
+    /// Retained messages that expire, by when.
+    retained_due: RedBlackTreeMapSync<(LogTime, TopicName), ()>,
+    ledger: Ledger,
+}
+
+/// The state machine.
+pub struct State {
+    kept: Snapshot,
+    /// Derived: subscriptions of persistent sessions with a granted QoS above 0, and durable shared groups.
+    routes: Trie<RouteKey, Route>,
+    /// Derived: who owns what, and what is due when.
+    timers: Timers,
+}
+
+/// What one batch makes nodes do; wakes are told once per session, at its end.
+struct Out<'a> {
+    effects: &'a mut Vec<Effect>,
+    wakes: BTreeMap<Epoch, SessionKey>,
+}
+
+impl State {
+    #[must_use]
+    pub fn new(limits: Limits) -> State {
+        State::restore(Snapshot {
+            limits,
+            now: LogTime::default(),
+            position: 0,
+            routes_at: 0,
+            epoch_last: 0,
+            origins: Origins::default(),
+            sessions: HashTrieMapSync::new_sync(),
+            groups: HashTrieMapSync::new_sync(),
+            retained: Retained::default(),
+            retained_due: RedBlackTreeMapSync::new_sync(),
+            ledger: Ledger::default(),
+        })
+    }
+
+    /// Applies the next batch of an origin, or answers a retried one as it was answered before. One outcome per command.
+    ///
+    /// # Errors
+    /// The batch is refused and nothing has changed.
+    pub fn apply(&mut self, batch: &Batch, effects: &mut Vec<Effect>) -> Result<Vec<Outcome>, BatchError> {
+        if let Some(outcomes) = self.kept.origins.check(batch)? {
+            return Ok(outcomes);
+        }
+        self.kept.now = self.kept.now.max(batch.at);
+        self.node_up(batch.node, batch.generation);
+        let mut out = Out { effects, wakes: BTreeMap::new() };
+        let outcomes: Vec<Outcome> = batch.commands.iter().map(|command| self.command(command, &mut out)).collect();
+        self.wake(out);
+        self.kept.origins.applied(batch, &outcomes);
+        debug_assert_eq!(self.books().unaccounted(), 0, "every obligation is accounted for");
+        Ok(outcomes)
+    }
+
+    fn command(&mut self, command: &Command, out: &mut Out<'_>) -> Outcome {
+        self.kept.position += 1;
+        match command {
+            Command::NodeUp { node, generation } => self.node_up(*node, *generation),
+            Command::NodeDown { node, generation } => self.node_down(*node, *generation),
+            Command::Claim(claim) => self.claim(claim, out),
+            Command::Release(release) => self.release(release, out),
+            Command::Subscribe { key, epoch, filters } => self.subscribe(key, *epoch, filters),
+            Command::Unsubscribe { key, epoch, filters } => self.unsubscribe(key, *epoch, filters),
+            Command::Publish(publish) => self.publish(publish, out),
+            Command::SetRetained(publication) => self.set_retained_command(publication),
+            Command::ExpireRetained(topics) => self.expire_retained(topics),
+            Command::ReleaseReceived { key, epoch, packet_id } => self.release_received(key, *epoch, *packet_id),
+            Command::Settle(settlements) => self.settle(settlements),
+            Command::ReplayRetained(replay) => self.replay_retained(replay, out),
+            Command::FireWill { key, epoch } | Command::ExpireSession { key, epoch } => self.elapse(key, *epoch, out),
+            Command::SetLimits(limits) => {
+                self.kept.limits = *limits;
+                Outcome::Done
+            }
+        }
+    }
+
+    /// Tells owners of queues that have grown, unless they lost the session later in the batch.
+    fn wake(&self, out: Out<'_>) {
+        for (epoch, key) in out.wakes {
+            let Some(session) = self.current(&key, epoch) else {
+                continue;
+            };
+            if let Some(owner) = self.owner(session) {
+                out.effects.push(Effect::Wake { key, owner });
+            }
+        }
+    }
+
+    fn node_up(&mut self, node: NodeId, generation: Generation) -> Outcome {
+        let known = self.kept.origins.up(node, generation, self.kept.now);
+        self.forget_unowning();
+        if known { Outcome::Done } else { Outcome::Stale }
+    }
+
+    fn node_down(&mut self, node: NodeId, generation: Generation) -> Outcome {
+        let changed = self.kept.origins.down(node, generation, self.kept.now);
+        self.forget_unowning();
+        if changed { Outcome::Done } else { Outcome::Stale }
+    }
+
+    fn forget_unowning(&mut self) {
+        let idle = |(node, generation): &&(NodeId, Generation)| self.timers.owns_nothing(*node, *generation);
+        let unowning: Vec<_> = self.kept.origins.fallen().filter(idle).copied().collect();
+        for (node, generation) in unowning {
+            self.kept.origins.forget_fallen(node, generation);
+        }
+    }
+
+    /// The session, if `epoch` is its current one.
+    fn current(&self, key: &SessionKey, epoch: Epoch) -> Option<&Session> {
+        self.kept.sessions.get(key).filter(|session| session.epoch == epoch)
+    }
+
+    /// The one stored handle of a key, so that a session's key is allocated once.
+    fn stored_key(&self, key: &SessionKey) -> SessionKey {
+        self.kept.sessions.get_key_value(key).map_or(key, |(stored, _)| stored).clone()
+    }
+
+    /// Who holds the session's connection, if a live run of a node does.
+    fn owner(&self, session: &Session) -> Option<Owner> {
+        session.owner().filter(|owner| self.kept.origins.alive(owner.node, owner.generation))
+    }
+
+    /// Changes a session, and its timers with it. The only way to change one that stays.
+    fn change<R>(&mut self, key: &SessionKey, f: impl FnOnce(&mut Session, &mut Ledger, &Limits) -> R) -> Option<R> {
+        let kept = &mut self.kept;
+        let session = kept.sessions.get_mut(key)?;
+        let before = session.slot();
+        let result = f(session, &mut kept.ledger, &kept.limits);
+        let after = session.slot();
+        if before != after {
+            let key = self.stored_key(key);
+            self.timers.remove(before);
+            self.timers.add(after, key);
+        }
+        Some(result)
+    }
+
+    // -- what others may ask
+
+    /// The replicated part as it is now, in O(1).
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.kept.clone()
+    }
+
+    /// The state of a snapshot, with routes and timers built anew.
+    #[must_use]
+    pub fn restore(snapshot: Snapshot) -> State {
+        let mut state = State { kept: snapshot, routes: Trie::default(), timers: Timers::default() };
+        for (key, session) in state.kept.sessions.iter() {
+            state.timers.add(session.slot(), key.clone());
+            for (filter, route) in session.routes() {
+                state.routes.insert(filter, RouteKey::Session(key.clone()), route);
+            }
+        }
+        for (filter, group) in state.kept.groups.iter() {
+            if group.durable() {
+                state.routes.insert(filter, RouteKey::Group(Arc::clone(filter)), Route::default());
+            }
+        }
+        state
+    }
+
+    /// Log time of the last applied batch.
+    #[must_use]
+    pub fn now(&self) -> LogTime {
+        self.kept.now
+    }
+
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.kept.limits
+    }
+
+    #[must_use]
+    pub fn books(&self) -> &Books {
+        &self.kept.ledger.books
+    }
+
+    /// Replicated bytes: queues, retained messages and wills, each message once.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.kept.ledger.bytes
+    }
+
+    #[must_use]
+    pub fn retained(&self) -> &Retained {
+        &self.kept.retained
+    }
+
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.kept.sessions.size()
+    }
+
+    #[must_use]
+    pub fn session(&self, key: &SessionKey) -> Option<SessionView> {
+        let session = self.kept.sessions.get(key)?;
+        Some(session.view(self.owner(session)))
+    }
+
+    /// The session's filters; empty if there is no such session.
+    #[must_use]
+    pub fn subscriptions(&self, key: &SessionKey) -> &[Subscription] {
+        self.kept.sessions.get(key).map_or(&[], Session::subscriptions)
+    }
+
+    /// Sessions whose connection a run of a node holds, in the order of their claims. For a node that has installed a
+    /// snapshot and must find out which connections are still its own.
+    pub fn owned_by(&self, node: NodeId, generation: Generation) -> impl Iterator<Item = (Epoch, &SessionKey)> {
+        self.timers.owned_by(node, generation)
+    }
+
+    /// Unsettled entries from `from_seq` on, for the owner of (key, epoch): at least one if there is one, else within
+    /// both bounds. Expired entries are left out; they end with the settlement of what follows them.
+    #[must_use]
+    pub fn read_queue(
+        &self,
+        key: &SessionKey,
+        epoch: Epoch,
+        from_seq: u64,
+        entries_max: usize,
+        bytes_max: usize,
+    ) -> Vec<QueueEntry> {
+        let queue = self.current(key, epoch).and_then(Session::queue);
+        queue.map(|queue| queue.read(from_seq, entries_max, bytes_max, self.kept.now)).unwrap_or_default()
+    }
+}
+
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Snapshot) -> bool {
+        let words = |s: &Snapshot| (s.limits, s.now, s.position, s.routes_at, s.epoch_last);
+        words(self) == words(other)
+            && self.origins == other.origins
+            && self.sessions == other.sessions
+            && self.groups == other.groups
+            && self.retained_due == other.retained_due
+            && self.ledger == other.ledger
+            && retain::equal(&self.retained, &other.retained)
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("now", &self.now)
+            .field("position", &self.position)
+            .field("sessions", &self.sessions.size())
+            .field("retained", &self.retained.len())
+            .field("books", &self.ledger.books)
+            .field("bytes", &self.ledger.bytes)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,129 @@
+//! Subscriptions of sessions, and the routes that follow from them.
+
+use std::sync::Arc;
+
+use fulmar_mqtt::limits::SUBSCRIPTIONS_PER_SESSION_MAX;
+use fulmar_mqtt::packet::SubscriptionOptions;
+use fulmar_mqtt::{QoS, ReasonCode, TopicFilter, TopicName};
+
+use super::State;
+use super::command::{Outcome, Subscription};
+use super::session::Session;
+use crate::key::{Epoch, SessionKey};
+
+/// Who a route leads to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum RouteKey {
+    Session(SessionKey),
+    /// A durable shared group, by its whole filter.
+    Group(Arc<TopicFilter>),
+}
+
+/// How a subscription wants its messages. Meaningless for a group, whose members say each for itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) options: SubscriptionOptions,
+    pub(super) id: Option<u32>,
+}
+
+impl Route {
+    pub(super) fn of(subscription: &Subscription) -> Route {
+        Route { options: subscription.options, id: subscription.id }
+    }
+}
+
+impl State {
+    pub(super) fn subscribe(&mut self, key: &SessionKey, epoch: Epoch, filters: &[Subscription]) -> Outcome {
+        let Some(session) = self.current(key, epoch) else {
+            return Outcome::Stale;
+        };
+        let fresh = filters.iter().filter(|wanted| session.subscription(&wanted.filter).is_none()).count();
+        if session.subscriptions().len() + fresh > SUBSCRIPTIONS_PER_SESSION_MAX {
+            return Outcome::Refused(ReasonCode::QuotaExceeded);
+        }
+        let (key, persistent) = (self.stored_key(key), session.persistent());
+        let mut existed = Vec::with_capacity(filters.len());
+        for wanted in filters {
+            let subscription = Subscription { filter: wanted.filter.detached(), ..wanted.clone() };
+            let route = Route::of(&subscription);
+            let old = self.change(&key, |session, _, _| session.set_subscription(subscription.clone())).flatten();
+            existed.push(old.is_some());
+            if wanted.filter.shared().is_some() {
+                self.join_group(&subscription.filter, &key, route, persistent);
+            } else if persistent && route.options.qos > QoS::AtMostOnce {
+                self.routes.insert(&subscription.filter, RouteKey::Session(key.clone()), route);
+                self.routes_changed();
+            } else if old.is_some_and(|old| old.options.qos > QoS::AtMostOnce) {
+                self.drop_route(&subscription.filter, &key);
+            }
+        }
+        Outcome::Subscribed(existed)
+    }
+
+    pub(super) fn unsubscribe(&mut self, key: &SessionKey, epoch: Epoch, filters: &[TopicFilter]) -> Outcome {
+        if self.current(key, epoch).is_none() {
+            return Outcome::Stale;
+        }
+        let mut existed = Vec::with_capacity(filters.len());
+        for filter in filters {
+            let old = self.change(key, |session, _, _| session.clear_subscription(filter)).flatten();
+            existed.push(old.is_some());
+            if old.is_some() && filter.shared().is_some() {
+                self.leave_group(filter, key);
+            } else if old.is_some() {
+                self.drop_route(filter, key);
+            }
+        }
+        Outcome::Unsubscribed(existed)
+    }
+
+    pub(super) fn routes_changed(&mut self) {
+        self.kept.routes_at = self.kept.position;
+    }
+
+    fn drop_route(&mut self, filter: &TopicFilter, key: &SessionKey) {
+        if self.routes.remove(filter, &RouteKey::Session(key.clone())).is_some() {
+            self.routes_changed();
+        }
+    }
+
+    /// Removes what a session has added to the durable routes, whether or not it is still persistent.
+    pub(super) fn drop_routes(&mut self, key: &SessionKey, session: &Session) {
+        for subscription in session.subscriptions() {
+            self.drop_route(&subscription.filter, key);
+        }
+    }
+
+    // -- what others may ask
+
+    /// Whether a publish to this topic with QoS above 0 has a durable receiver: a persistent session with a granted
+    /// QoS above 0, or a durable shared group.
+    #[must_use]
+    pub fn has_durable_match(&self, topic: &TopicName) -> bool {
+        let mut any = false;
+        self.routes.for_each_match(topic, |_, _| any = true);
+        any
+    }
+
+    /// Whether a durable shared group matches this topic: then apply chooses its receiver, also at QoS 0.
+    #[must_use]
+    pub fn has_durable_group(&self, topic: &TopicName) -> bool {
+        let mut any = false;
+        self.routes.for_each_match(topic, |key, _| any |= matches!(key, RouteKey::Group(_)));
+        any
+    }
+
+    /// Whether this session gets a publish to this topic, of QoS above 0, through its queue; then its live routes,
+    /// those with granted QoS 0, must not deliver it a second time.
+    #[must_use]
+    pub fn receives_durably(&self, key: &SessionKey, topic: &TopicName) -> bool {
+        let session = self.kept.sessions.get(key);
+        session.is_some_and(|session| session.routes().any(|(filter, _)| filter.matches(topic)))
+    }
+
+    /// Changes whenever durable routes change, on every node alike: what caches matches keys on it.
+    #[must_use]
+    pub fn subscriptions_version(&self) -> u64 {
+        self.kept.routes_at
+    }
+}

@@ -1,0 +1,102 @@
+//! The command line.
+
+mod config;
+
+mod dev;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::log::Format;
+use crate::config::{Config, environment};
+use crate::telemetry;
+
+/// A clustered, actor-based MQTT message router.
+#[derive(Debug, Parser)]
+#[command(name = "fulmar", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run one node.
+    Serve(Configured),
+    /// Run a node on this machine to try things out: certificates, demo credentials, every endpoint printed.
+    Dev(dev::Options),
+    /// Look at a configuration without running it.
+    #[command(subcommand)]
+    Config(ConfigVerb),
+}
+
+/// Where a configuration comes from: the file, then `FULMAR__SECTION__KEY` of the environment, then `--set`.
+#[derive(Debug, Args)]
+struct Configured {
+    /// Configuration file, TOML. Without one, every key has its default.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One key's value, for example `--set session.receive_maximum=64`. Repeatable.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigVerb {
+    /// Say what is wrong with a configuration; exit 1 if anything is.
+    Check(Configured),
+    /// Print the configuration that would be in effect, without secrets.
+    Show(Configured),
+    /// Print the JSON schema of the configuration file.
+    Schema,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+impl Configured {
+    fn load(&self) -> anyhow::Result<Config> {
+        Ok(Config::load(self.config.as_deref(), environment(), &self.set)?)
+    }
+}
+
+/// Runs the program and says how it went: 0 well, 1 not, 2 for a wrong command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
+        Verb::Serve(configured) => serve(&configured),
+        Verb::Dev(options) => dev::run(options),
+        Verb::Config(verb) => return config_verb(&verb),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fulmar: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn config_verb(verb: &ConfigVerb) -> ExitCode {
+    match verb {
+        ConfigVerb::Check(from) => config::check(from.config.as_deref(), environment(), &from.set),
+        ConfigVerb::Show(from) => config::show(from.config.as_deref(), environment(), &from.set),
+        ConfigVerb::Schema => config::schema(),
+    }
+}
+
+fn serve(configured: &Configured) -> anyhow::Result<()> {
+    let config = configured.load()?;
+    telemetry::log::install(&config.log.level, config.log.format == Format::Json)?;
+    // Several libraries speak TLS; all are to use this one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(crate::node::run(config));
+    // What has not ended by now has had its grace time.
+    runtime.shutdown_background();
+    result
+}

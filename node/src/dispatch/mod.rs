@@ -1,0 +1,123 @@
+//! A message's way from the publisher that accepted it to every receiver: a table, not an actor. Owns the live routes,
+//! the local receivers and the node's own `$SYS` messages; carries out what applying commands asks for. Absent here:
+//! sockets and protocol state.
+
+pub mod effects;
+pub mod publish;
+pub mod receiver;
+pub mod replay;
+pub mod routes;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fulmar_broker::outbound::Orphan;
+use fulmar_broker::retained::Retained;
+use fulmar_broker::{Now, SessionKey};
+use parking_lot::{Mutex, RwLock};
+
+use crate::cluster::Replica;
+use crate::telemetry::Metrics;
+pub use publish::{Accepted, Offer, Ticket};
+pub use receiver::{Port, Receiver};
+pub use routes::{RouteCache, Routes};
+
+/// See the module.
+pub struct Dispatch {
+    pub(crate) replica: Replica,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Bytes of a payload that may be queued for a persistent session, or retained.
+    durable_payload_bytes_max: usize,
+    routes: RwLock<routes::Table>,
+    /// Changes with the live routes; the durable ones have a version of their own.
+    routes_version: AtomicU64,
+    receivers: Mutex<HashMap<SessionKey, Arc<Receiver>>>,
+    next_receiver: AtomicU64,
+    /// Receivers that make publishers wait.
+    stalled: Mutex<Vec<Arc<Receiver>>>,
+    /// What this node says of itself under `$SYS`; never replicated.
+    sys: Mutex<Retained>,
+}
+
+impl std::fmt::Debug for Dispatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dispatch").finish_non_exhaustive()
+    }
+}
+
+impl Dispatch {
+    #[must_use]
+    pub fn new(replica: Replica, metrics: Arc<Metrics>, durable_payload_bytes_max: usize) -> Arc<Dispatch> {
+        Arc::new(Dispatch {
+            replica,
+            metrics,
+            durable_payload_bytes_max,
+            routes: RwLock::default(),
+            routes_version: AtomicU64::new(1),
+            receivers: Mutex::default(),
+            next_receiver: AtomicU64::new(1),
+            stalled: Mutex::default(),
+            sys: Mutex::default(),
+        })
+    }
+
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.replica.clock().now()
+    }
+
+    #[must_use]
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// A number for a new receiver, unique in this run of the node.
+    pub fn receiver_id(&self) -> u64 {
+        self.next_receiver.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Makes a receiver reachable by its session key. The one before it has been superseded by the claim.
+    pub fn register(&self, receiver: &Arc<Receiver>) {
+        self.receivers.lock().insert(receiver.key().clone(), receiver.clone());
+    }
+
+    /// Forgets a receiver, unless a newer one has its key already.
+    pub fn unregister(&self, receiver: &Receiver) {
+        let mut receivers = self.receivers.lock();
+        if receivers.get(receiver.key()).is_some_and(|current| current.id() == receiver.id()) {
+            receivers.remove(receiver.key());
+        }
+    }
+
+    /// The receiver that a session has on this node.
+    #[must_use]
+    pub fn receiver(&self, key: &SessionKey) -> Option<Arc<Receiver>> {
+        self.receivers.lock().get(key).cloned()
+    }
+
+    /// All local receivers.
+    #[must_use]
+    pub fn receivers(&self) -> Vec<Arc<Receiver>> {
+        self.receivers.lock().values().cloned().collect()
+    }
+
+    /// Cuts receivers that made publishers wait for too long. Called a few times a second.
+    pub fn cut_stalled(&self) {
+        let now_ms = self.now().mono_ms;
+        self.stalled.lock().retain(|receiver| receiver.still_stalled(now_ms));
+    }
+
+    /// Offers messages of shared subscriptions whose receiver is gone to other members.
+    pub(crate) fn offer_again(&self, orphans: Vec<Orphan>) {
+        for orphan in orphans {
+            let routes = self.routes_for(&orphan.publication.topic);
+            self.push_to_group(&routes, &orphan);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Accepting publications: durable receivers by one proposal, live ones by one push each, and the word to the
+//! publisher once all that must take a message have taken it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use fulmar_broker::outbound::{Group, Orphan, Pushed, Waiter};
+use fulmar_broker::session::Token;
+use fulmar_broker::state::command::{Command, Outcome, PublishCommand};
+use fulmar_broker::{Delivery, Epoch, Publication, SessionKey};
+use fulmar_mqtt::{QoS, ReasonCode};
+
+use super::Dispatch;
+use super::receiver::Receiver;
+use super::routes::{Routes, Target};
+
+/// A publication on offer, with what its publisher waits for.
+#[derive(Debug)]
+pub struct Offer {
+    pub publication: Arc<Publication>,
+    pub token: Option<Token>,
+    /// QoS 2 from a persistent session: the packet id that joins its receive set with the message.
+    pub received: Option<(SessionKey, Epoch, u16)>,
+}
+
+/// What is known at once about an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// Everyone has taken it, or it was refused.
+    Now(ReasonCode),
+    /// The publisher's port is told later.
+    Later,
+}
+
+/// Counts the receivers that a publication still waits for.
+pub struct Ticket {
+    publisher: Arc<Receiver>,
+    token: Token,
+    left: AtomicUsize,
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket").field("token", &self.token).finish_non_exhaustive()
+    }
+}
+
+impl Ticket {
+    fn one_less(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.publisher.tell(|port| port.accepted(self.token));
+        }
+    }
+}
+
+struct Waits(Arc<Ticket>);
+
+impl Waiter for Waits {
+    fn taken(&self) {
+        self.0.one_less();
+    }
+}
+
+/// For what nobody waits for: wills, `$SYS`, shared messages offered again.
+struct Nobody;
+
+impl Waiter for Nobody {
+    fn taken(&self) {}
+}
+
+/// One offer while it is being routed.
+struct Routing {
+    reason: ReasonCode,
+    reached: bool,
+    ticket: Option<Arc<Ticket>>,
+}
+
+impl Dispatch {
+    /// Routes publications that all resolve to `routes`, in order. Leaves one answer per offer.
+    pub fn offer(&self, publisher: &Arc<Receiver>, routes: &Routes, offers: &[Offer], answers: &mut Vec<Accepted>) {
+        let mut routing: Vec<Routing> =
+            offers.iter().map(|_| Routing { reason: ReasonCode::Success, reached: false, ticket: None }).collect();
+        self.propose_durable(routes, offers, &mut routing);
+        for target in &routes.targets {
+            self.push_run(target, publisher, offers, &mut routing);
+        }
+        for shared in &routes.shared {
+            for (offer, routing) in offers.iter().zip(&mut routing) {
+                if (shared.durable && offer.publication.qos != QoS::AtMostOnce) || routing.reason.is_error() {
+                    continue;
+                }
+                for member in shared.in_turn() {
+                    if self.push_one(member, publisher, offer, routing, Some(shared.filter.clone())) {
+                        break;
+                    }
+                }
+            }
+        }
+        answers.extend(routing.into_iter().map(|routing| match routing.ticket {
+            Some(ticket) => {
+                ticket.one_less();
+                Accepted::Later
+            }
+            None if routing.reached || routing.reason.is_error() => Accepted::Now(routing.reason),
+            None => Accepted::Now(ReasonCode::NoMatchingSubscribers),
+        }));
+    }
+
+    /// One proposal for all that the log must have: durable matches, retained messages, QoS 2 packet ids of
+    /// persistent sessions.
+    fn propose_durable(&self, routes: &Routes, offers: &[Offer], routing: &mut [Routing]) {
+        let shared_durable = routes.shared.iter().any(|shared| shared.durable);
+        let mut commands = Vec::new();
+        let mut proposed = Vec::new();
+        for (at, offer) in offers.iter().enumerate() {
+            let publication = &offer.publication;
+            let matched = (routes.durable || shared_durable) && publication.qos != QoS::AtMostOnce;
+            if (matched || publication.retain) && publication.payload.len() > self.durable_payload_bytes_max {
+                routing[at].reason = ReasonCode::PacketTooLarge;
+                continue;
+            }
+            if matched || offer.received.is_some() {
+                let received = offer.received.clone();
+                let command = PublishCommand { publication: publication.clone(), received, only: None };
+                commands.push(Command::Publish(Box::new(command)));
+            } else if publication.retain {
+                commands.push(Command::SetRetained(Arc::new(publication.detached())));
+            } else {
+                continue;
+            }
+            proposed.push(at);
+        }
+        if commands.is_empty() {
+            return;
+        }
+        match self.propose(commands) {
+            Ok(outcomes) => {
+                for (at, outcome) in proposed.into_iter().zip(outcomes) {
+                    match outcome {
+                        Outcome::Published { receivers } => routing[at].reached |= receivers > 0,
+                        Outcome::Refused(reason) => routing[at].reason = reason,
+                        Outcome::Stale => routing[at].reason = ReasonCode::SessionTakenOver,
+                        _ => {}
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "publishes refused");
+                for at in proposed {
+                    routing[at].reason = ReasonCode::UnspecifiedError;
+                }
+            }
+        }
+    }
+
+    /// Pushes a run of publications to one receiver under one lock.
+    fn push_run(&self, target: &Target, publisher: &Arc<Receiver>, offers: &[Offer], routing: &mut [Routing]) {
+        let now_ms = offers.first().map_or(0, |_| self.now().mono_ms);
+        let mut outbound = target.receiver.outbound();
+        let mut pushed_any = false;
+        let mut waiting = false;
+        for (offer, routing) in offers.iter().zip(routing) {
+            if routing.reason.is_error() {
+                continue;
+            }
+            let Some(delivery) = target.delivery(&offer.publication) else { continue };
+            let pushed = outbound.push(delivery, None, now_ms, || waiter(publisher, offer, routing));
+            pushed_any |= pushed != Pushed::Gone;
+            waiting |= pushed == Pushed::Waiting;
+            routing.reached |= pushed != Pushed::Gone;
+        }
+        drop(outbound);
+        if waiting {
+            self.note_stalled(&target.receiver);
+        }
+        if pushed_any {
+            target.receiver.signal();
+        }
+    }
+
+    fn push_one(
+        &self,
+        target: &Target,
+        publisher: &Arc<Receiver>,
+        offer: &Offer,
+        routing: &mut Routing,
+        group: Group,
+    ) -> bool {
+        // Shared subscriptions are never no-local [v5 MQTT-3.8.3-4].
+        let delivery = target.shared_delivery(&offer.publication);
+        let now_ms = self.now().mono_ms;
+        let pushed = target.receiver.outbound().push(delivery, group, now_ms, || waiter(publisher, offer, routing));
+        match pushed {
+            Pushed::Gone => return false,
+            Pushed::Waiting => self.note_stalled(&target.receiver),
+            Pushed::Taken => {}
+        }
+        routing.reached = true;
+        target.receiver.signal();
+        true
+    }
+
+    fn note_stalled(&self, receiver: &Arc<Receiver>) {
+        let mut stalled = self.stalled.lock();
+        if !stalled.iter().any(|known| known.id() == receiver.id()) {
+            stalled.push(receiver.clone());
+        }
+    }
+
+    /// Offers a shared message to whichever member takes it; with none left it is booked where it was lost.
+    pub(super) fn push_to_group(&self, routes: &Routes, orphan: &Orphan) {
+        let now_ms = self.now().mono_ms;
+        for shared in routes.shared.iter().filter(|shared| shared.filter == orphan.filter) {
+            for member in shared.in_turn() {
+                let delivery = member.shared_delivery(&orphan.publication);
+                let group = Some(orphan.filter.clone());
+                let pushed = member.receiver.outbound().push(delivery, group, now_ms, || Box::new(Nobody));
+                if pushed != Pushed::Gone {
+                    member.receiver.signal();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Serves this node's live receivers with a message that has no publisher here: a will, or `$SYS`.
+    pub fn publish_live(&self, publication: &Arc<Publication>) {
+        let routes = self.routes_for(&publication.topic);
+        let now_ms = self.now().mono_ms;
+        for target in &routes.targets {
+            if let Some(delivery) = target.delivery(publication) {
+                target.receiver.outbound().push(delivery, None, now_ms, || Box::new(Nobody));
+                target.receiver.signal();
+            }
+        }
+        for shared in &routes.shared {
+            if !shared.durable || publication.qos == QoS::AtMostOnce {
+                self.push_to_group(
+                    &routes,
+                    &Orphan { filter: shared.filter.clone(), publication: publication.clone() },
+                );
+            }
+        }
+    }
+}
+
+fn waiter(publisher: &Arc<Receiver>, offer: &Offer, routing: &mut Routing) -> Box<dyn Waiter> {
+    let Some(token) = offer.token else { return Box::new(Nobody) };
+    let ticket = routing.ticket.get_or_insert_with(|| {
+        // One for the router itself, given back when all receivers have been offered the message.
+        Arc::new(Ticket { publisher: publisher.clone(), token, left: AtomicUsize::new(1) })
+    });
+    ticket.left.fetch_add(1, Ordering::AcqRel);
+    Box::new(Waits(ticket.clone()))
+}
+
+impl Target {
+    /// This receiver's live share of a publication; `None` where it gets it from the durable queue, or not at all.
+    fn delivery(&self, publication: &Arc<Publication>) -> Option<Delivery> {
+        let own = || publication.origin.as_ref().is_some_and(|origin| origin.same(self.receiver.key()));
+        if self.foreign_only && own() {
+            // [v5 MQTT-3.8.3-3] no-local.
+            return None;
+        }
+        let delivery = self.shared_delivery(publication);
+        let durable = self.receiver.persistent() && delivery.qos != QoS::AtMostOnce;
+        (!durable).then_some(delivery)
+    }
+
+    fn shared_delivery(&self, publication: &Arc<Publication>) -> Delivery {
+        Delivery {
+            publication: publication.clone(),
+            qos: self.qos.min(publication.qos),
+            // [v5 MQTT-3.3.1-12], [v5 MQTT-3.3.1-13]
+            retain: publication.retain && self.retain_as_published,
+            subscription_ids: self.subscription_ids.clone(),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! A connected session as publishers and its own connection see it.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use bytes::BytesMut;
+use fulmar_broker::outbound::{DropReason, Orphan, Outbound, STALL_MS_MAX, Waiter};
+use fulmar_broker::session::Token;
+use fulmar_broker::{Epoch, Now, SessionKey};
+use fulmar_mqtt::packet::{Disconnect, ReasonProperties};
+use fulmar_mqtt::{Packet, ReasonCode, Version, encode};
+use futures_util::task::AtomicWaker;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::Dispatch;
+use super::replay::Replay;
+
+/// Bytes that a writer takes at one time.
+pub const DRAIN_BYTES_MAX: usize = 128 * 1024;
+
+/// Batches of packets that may wait for their session at one time.
+pub const BATCHES_MAX: u32 = 2;
+
+/// What a lower room may tell a session.
+pub trait Port: Send + Sync {
+    /// A publication that waited has been taken by all its receivers.
+    fn accepted(&self, token: Token);
+    /// A newer claim owns the session.
+    fn taken_over(&self);
+    /// The connection must end, for this reason.
+    fn close(&self, reason: ReasonCode);
+}
+
+/// See the module. Shared by the session's actor, its connection, the routes, and the publishers that wait for it.
+pub struct Receiver {
+    id: u64,
+    key: SessionKey,
+    epoch: Epoch,
+    persistent: bool,
+    port: OnceLock<Box<dyn Port>>,
+    outbound: Mutex<Outbound>,
+    replays: Mutex<Option<Box<Replay>>>,
+    /// Wakes the connection: something to write, room for a batch, a new deadline.
+    waker: AtomicWaker,
+    signalled: AtomicBool,
+    batches: AtomicU32,
+    deadline_ms: AtomicU64,
+}
+
+impl std::fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receiver").field("key", &self.key).field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+impl Receiver {
+    #[must_use]
+    pub fn new(id: u64, key: SessionKey, epoch: Epoch, persistent: bool, outbound: Outbound) -> Receiver {
+        Receiver {
+            id,
+            key,
+            epoch,
+            persistent,
+            port: OnceLock::new(),
+            outbound: Mutex::new(outbound),
+            replays: Mutex::new(None),
+            waker: AtomicWaker::new(),
+            signalled: AtomicBool::new(false),
+            batches: AtomicU32::new(0),
+            deadline_ms: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    #[must_use]
+    pub fn key(&self) -> &SessionKey {
+        &self.key
+    }
+
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    #[must_use]
+    pub fn persistent(&self) -> bool {
+        self.persistent
+    }
+
+    /// Gives the receiver its session's port, before anybody can reach it.
+    pub fn attach(&self, port: Box<dyn Port>) {
+        // A receiver has one session for all its life.
+        let _ = self.port.set(port);
+    }
+
+    /// Tells the session something.
+    pub fn tell(&self, what: impl FnOnce(&dyn Port)) {
+        if let Some(port) = self.port.get() {
+            what(&**port);
+        }
+    }
+
+    /// The way out, locked. Never held over an await.
+    pub fn outbound(&self) -> MutexGuard<'_, Outbound> {
+        self.outbound.lock()
+    }
+
+    pub(super) fn replays(&self) -> MutexGuard<'_, Option<Box<Replay>>> {
+        self.replays.lock()
+    }
+
+    /// Has the connection look again.
+    pub fn signal(&self) {
+        if !self.signalled.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+
+    /// Where the connection's task leaves its waker before it looks; takes back earlier signals.
+    pub fn listen(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
+        // A swap, not a store: it sees what every signaller before it had written.
+        self.signalled.swap(false, Ordering::AcqRel);
+    }
+
+    /// Whether the session takes another batch.
+    #[must_use]
+    pub fn takes_batch(&self) -> bool {
+        self.batches.load(Ordering::Acquire) < BATCHES_MAX
+    }
+
+    pub fn batch_sent(&self) {
+        self.batches.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub fn batch_done(&self) {
+        if self.batches.fetch_sub(1, Ordering::AcqRel) == BATCHES_MAX {
+            self.signal();
+        }
+    }
+
+    /// Milliseconds of the monotonic clock at which the session wants a tick; `u64::MAX` never.
+    #[must_use]
+    pub fn deadline_ms(&self) -> u64 {
+        self.deadline_ms.load(Ordering::Acquire)
+    }
+
+    /// Sets the deadline. The connection's timer runs to the old one at the latest, and an earlier one wakes it.
+    pub fn set_deadline_ms(&self, deadline_ms: Option<u64>) {
+        let deadline_ms = deadline_ms.unwrap_or(u64::MAX);
+        if self.deadline_ms.swap(deadline_ms, Ordering::AcqRel) > deadline_ms {
+            self.signal();
+        }
+    }
+
+    /// Whether publishers wait for this receiver; one that took nothing for too long is told to go.
+    pub(super) fn still_stalled(&self, now_ms: u64) -> bool {
+        let stalled_ms = self.outbound().stalled_ms(now_ms);
+        if stalled_ms.is_some_and(|ms| ms >= STALL_MS_MAX) {
+            self.tell(|port| port.close(ReasonCode::QuotaExceeded));
+        }
+        stalled_ms.is_some()
+    }
+}
+
+/// What a drain left to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// There may be more at once.
+    pub again: bool,
+    /// Everything is out, and the connection is to be closed.
+    pub finished: bool,
+}
+
+impl Dispatch {
+    /// Moves what may be written now to `out`, up to about [`DRAIN_BYTES_MAX`] bytes.
+    pub fn drain(&self, receiver: &Receiver, now: Now, out: &mut BytesMut) -> Drained {
+        let replaying = self.step_replay(receiver);
+        let mut outbound = receiver.outbound();
+        self.pull(receiver, &mut outbound);
+        let waiters = outbound.fill(now, out, DRAIN_BYTES_MAX);
+        let tally = outbound.take_tally();
+        let drained = Drained {
+            again: replaying || outbound.ready() || outbound.wants().is_some(),
+            finished: outbound.finished(),
+        };
+        let settled = outbound.has_settled();
+        drop(outbound);
+        self.metrics.add_tally(&tally);
+        waiters.iter().for_each(|waiter| waiter.taken());
+        if settled {
+            // Entries that the client can never take were settled by the fill itself.
+            self.settle(receiver, &mut BytesMut::new());
+        }
+        drained
+    }
+
+    /// Reads on in the durable queue, where there is room for it.
+    fn pull(&self, receiver: &Receiver, outbound: &mut Outbound) {
+        while let Some((from, room)) = outbound.wants() {
+            let state = self.replica.read();
+            let entries = state.read_queue(receiver.key(), receiver.epoch(), from, room, DRAIN_BYTES_MAX);
+            drop(state);
+            outbound.feed(entries);
+        }
+    }
+
+    /// Closes the way out after `reason` has been told to an MQTT 5 client, and settles the books.
+    pub fn close_receiver(&self, receiver: &Receiver, told: Option<ReasonCode>, booked: DropReason) {
+        let mut outbound = receiver.outbound();
+        let mut last = BytesMut::new();
+        if let Some(reason) = told.filter(|_| outbound.version() == Version::V5) {
+            let properties = ReasonProperties::default();
+            let packet = Disconnect { reason, session_expiry_s: None, server_reference: None, properties };
+            // A DISCONNECT with nothing but a reason always fits.
+            let _ = encode(&Packet::Disconnect(Box::new(packet)), Version::V5, &mut last);
+        }
+        let (waiters, orphans): (Vec<Box<dyn Waiter>>, Vec<Orphan>) = outbound.close(&last, booked);
+        let tally = outbound.take_tally();
+        drop(outbound);
+        *receiver.replays() = None;
+        self.metrics.add_tally(&tally);
+        waiters.iter().for_each(|waiter| waiter.taken());
+        self.offer_again(orphans);
+        receiver.signal();
+    }
+}

@@ -1,0 +1,152 @@
+//! Retained messages for new subscriptions: a walk over the map as it was at the subscribe, a page at a time, as fast
+//! as the receiver takes them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use fulmar_broker::outbound::REPLAY_QUEUED_MAX;
+use fulmar_broker::retained::{Cursor, Retained};
+use fulmar_broker::session::is_durable;
+use fulmar_broker::state::command::{Command, Replay as ReplayCommand, Subscription};
+use fulmar_broker::{Delivery, Publication};
+
+use super::Dispatch;
+use super::receiver::Receiver;
+
+/// Entries of the map that one step may visit.
+const STEPS_MAX: usize = 4_096;
+
+/// Milliseconds that a walk keeps its copy of the map; then it goes on in the current one.
+const COPY_MS_MAX: u64 = 30_000;
+
+/// What one receiver is still to be sent.
+pub(super) struct Replay {
+    copy: Retained,
+    taken_at_ms: u64,
+    walks: VecDeque<Walk>,
+}
+
+struct Walk {
+    subscription: Subscription,
+    after: Option<Cursor>,
+}
+
+impl Dispatch {
+    /// Begins to send the retained messages that match a new subscription.
+    pub fn replay(&self, receiver: &Receiver, subscription: Subscription) {
+        self.replay_sys(receiver, &subscription);
+        let copy = {
+            let state = self.replica.read();
+            if state.retained().is_empty() {
+                return;
+            }
+            state.retained().clone()
+        };
+        let mut replays = receiver.replays();
+        let taken_at_ms = self.now().mono_ms;
+        let replay = replays.get_or_insert_with(|| Box::new(Replay { copy, taken_at_ms, walks: VecDeque::new() }));
+        replay.walks.push_back(Walk { subscription, after: None });
+        receiver.outbound().set_replaying(true);
+        drop(replays);
+        receiver.signal();
+    }
+
+    /// Lets live messages flow again after a subscribe, unless a replay is under way.
+    pub fn release_hold(&self, receiver: &Receiver) {
+        let replays = receiver.replays();
+        if replays.is_none() {
+            receiver.outbound().set_replaying(false);
+            drop(replays);
+            receiver.signal();
+        }
+    }
+
+    /// Walks on, if a replay is under way and there is room. `true` if it can go on at once.
+    pub(super) fn step_replay(&self, receiver: &Receiver) -> bool {
+        let mut replays = receiver.replays();
+        let Some(replay) = replays.as_mut() else { return false };
+        let mut room = receiver.outbound().replay_room();
+        if room < REPLAY_QUEUED_MAX / 2 {
+            return false;
+        }
+        let now = self.now();
+        if now.mono_ms.saturating_sub(replay.taken_at_ms) > COPY_MS_MAX {
+            replay.copy = self.replica.read().retained().clone();
+            replay.taken_at_ms = now.mono_ms;
+        }
+        while let Some(walk) = replay.walks.front_mut() {
+            let page = replay.copy.walk(&walk.subscription.filter, walk.after.as_ref(), STEPS_MAX.min(room));
+            let found = page.found.into_iter().filter(|publication| !publication.expired(now.log)).collect::<Vec<_>>();
+            room = room.saturating_sub(found.len());
+            self.send_page(receiver, &walk.subscription, found);
+            walk.after = page.next;
+            if walk.after.is_none() {
+                replay.walks.pop_front();
+            } else {
+                return true;
+            }
+            if room == 0 {
+                break;
+            }
+        }
+        if replay.walks.is_empty() {
+            *replays = None;
+            receiver.outbound().set_replaying(false);
+        }
+        true
+    }
+
+    fn send_page(&self, receiver: &Receiver, subscription: &Subscription, found: Vec<Arc<Publication>>) {
+        let (durable, live): (Vec<_>, Vec<_>) = found
+            .into_iter()
+            .partition(|message| receiver.persistent() && is_durable(message.qos, subscription.options.qos));
+        if !durable.is_empty() {
+            let replay = ReplayCommand {
+                key: receiver.key().clone(),
+                epoch: receiver.epoch(),
+                filter: subscription.filter.clone(),
+                granted: subscription.options.qos,
+                subscription_ids: subscription.id.into_iter().collect(),
+                topics: durable.iter().map(|message| message.topic.clone()).collect(),
+            };
+            if let Err(error) = self.propose(vec![Command::ReplayRetained(Box::new(replay))]) {
+                tracing::error!(%error, key = %receiver.key(), "retained messages not queued");
+            }
+        }
+        let mut outbound = receiver.outbound();
+        for publication in live {
+            outbound.push_replay(retained_delivery(publication, subscription));
+        }
+    }
+
+    /// The node's own messages under `$SYS`; few, so sent at once.
+    fn replay_sys(&self, receiver: &Receiver, subscription: &Subscription) {
+        if !subscription.filter.as_str().starts_with("$SYS") {
+            return;
+        }
+        let page = self.sys.lock().walk(&subscription.filter, None, STEPS_MAX);
+        let mut outbound = receiver.outbound();
+        for publication in page.found {
+            outbound.push_replay(retained_delivery(publication, subscription));
+        }
+        drop(outbound);
+        receiver.signal();
+    }
+
+    /// Publishes one of the node's own messages and keeps it for later subscribers.
+    pub fn publish_sys(&self, publication: Publication) {
+        let publication = Arc::new(publication);
+        self.sys.lock().set(publication.clone());
+        self.publish_live(&publication);
+    }
+}
+
+/// [v5 MQTT-3.3.1-8] a message that is sent because of a subscribe has its retain flag set.
+fn retained_delivery(publication: Arc<Publication>, subscription: &Subscription) -> Delivery {
+    Delivery {
+        qos: publication.qos.min(subscription.options.qos),
+        retain: true,
+        subscription_ids: subscription.id.into_iter().collect(),
+        publication,
+    }
+}

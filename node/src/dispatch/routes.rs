@@ -1,0 +1,254 @@
+//! Who is listening: the live routes of this node, and what a topic resolves to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use fulmar_broker::state::command::Subscription;
+use fulmar_broker::trie::Trie;
+use fulmar_mqtt::packet::{SubscriptionIds, SubscriptionOptions};
+use fulmar_mqtt::{QoS, TopicFilter, TopicName};
+
+use super::Dispatch;
+use super::receiver::Receiver;
+
+/// Topics that one publisher's cache remembers.
+const CACHE_TOPICS_MAX: usize = 16;
+
+/// Who holds a subscription: a receiver, once per share name it uses with the filter.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Holder {
+    receiver: u64,
+    group: Option<Arc<TopicFilter>>,
+}
+
+/// A shared subscription's members take turns.
+#[derive(Debug)]
+struct Turn {
+    filter: Arc<TopicFilter>,
+    next: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    receiver: Arc<Receiver>,
+    options: SubscriptionOptions,
+    id: Option<u32>,
+    turn: Option<Arc<Turn>>,
+}
+
+/// Live subscriptions of this node.
+#[derive(Default)]
+pub(super) struct Table {
+    trie: Trie<Holder, Entry>,
+    turns: HashMap<TopicFilter, Arc<Turn>>,
+}
+
+/// One receiver among those that a topic resolves to.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub receiver: Arc<Receiver>,
+    /// The highest granted QoS of its matching subscriptions; with the same for those that are not no-local.
+    pub qos: QoS,
+    pub foreign_only: bool,
+    pub retain_as_published: bool,
+    pub subscription_ids: SubscriptionIds,
+}
+
+/// A shared subscription among those that a topic resolves to.
+#[derive(Debug)]
+pub struct SharedTarget {
+    pub filter: Arc<TopicFilter>,
+    pub members: Vec<Target>,
+    turn: Arc<Turn>,
+    /// QoS > 0 goes through the replicated queue.
+    pub durable: bool,
+}
+
+impl SharedTarget {
+    /// The members, beginning with the one whose turn it is.
+    pub fn in_turn(&self) -> impl Iterator<Item = &Target> {
+        let first = self.turn.next.fetch_add(1, Ordering::Relaxed);
+        (0..self.members.len()).map(move |i| &self.members[(first.wrapping_add(i)) % self.members.len()])
+    }
+}
+
+/// What a topic resolves to, as of two versions of the routes.
+#[derive(Debug)]
+pub struct Routes {
+    version: u64,
+    durable_version: u64,
+    pub targets: Vec<Target>,
+    pub shared: Vec<SharedTarget>,
+    /// Whether a persistent subscription with QoS > 0 matches.
+    pub durable: bool,
+}
+
+/// What one publisher's latest topics resolve to.
+#[derive(Debug, Default)]
+pub struct RouteCache {
+    entries: Vec<(TopicName, Arc<Routes>)>,
+    next: usize,
+}
+
+impl Dispatch {
+    /// Adds (or replaces) live subscriptions of a receiver.
+    pub fn subscribe(&self, receiver: &Arc<Receiver>, subscriptions: &[Subscription]) {
+        let mut table = self.routes.write();
+        for subscription in subscriptions {
+            let filter = &subscription.filter;
+            let turn = filter.shared().is_some().then(|| table.turn(filter));
+            let holder = Holder { receiver: receiver.id(), group: turn.as_ref().map(|turn| turn.filter.clone()) };
+            let entry = Entry { receiver: receiver.clone(), options: subscription.options, id: subscription.id, turn };
+            table.trie.insert(filter, holder, entry);
+        }
+        drop(table);
+        self.routes_version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Removes live subscriptions of a receiver.
+    pub fn unsubscribe<'a>(&self, receiver: u64, filters: impl IntoIterator<Item = &'a TopicFilter>) {
+        let mut table = self.routes.write();
+        for filter in filters {
+            let group = filter.shared().is_some().then(|| Arc::new(filter.clone()));
+            table.trie.remove(filter, &Holder { receiver, group });
+            table.forget_turn(filter);
+        }
+        drop(table);
+        self.routes_version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Live (filter, receiver) pairs.
+    #[must_use]
+    pub fn subscription_count(&self) -> usize {
+        self.routes.read().trie.len()
+    }
+
+    fn versions(&self) -> (u64, u64) {
+        (self.routes_version.load(Ordering::Acquire), self.replica.read().subscriptions_version())
+    }
+
+    /// Resolves a topic, from the cache where it is current.
+    pub fn routes_cached(&self, cache: &mut RouteCache, versions: (u64, u64), topic: &TopicName) -> Arc<Routes> {
+        if let Some((_, routes)) = cache.entries.iter_mut().find(|(known, _)| known == topic) {
+            if (routes.version, routes.durable_version) != versions {
+                *routes = self.routes_for(topic);
+            }
+            return routes.clone();
+        }
+        let routes = self.routes_for(topic);
+        let entry = (topic.detached(), routes.clone());
+        if cache.entries.len() < CACHE_TOPICS_MAX {
+            cache.entries.push(entry);
+        } else {
+            cache.next = (cache.next + 1) % CACHE_TOPICS_MAX;
+            cache.entries[cache.next] = entry;
+        }
+        routes
+    }
+
+    /// The versions that a cached resolution must have to be current.
+    #[must_use]
+    pub fn route_versions(&self) -> (u64, u64) {
+        self.versions()
+    }
+
+    /// Resolves a topic.
+    #[must_use]
+    pub fn routes_for(&self, topic: &TopicName) -> Arc<Routes> {
+        // Versions first: a change in between makes the result look stale, never fresh.
+        let (version, durable_version) = self.versions();
+        let mut matches = Matches::default();
+        let table = self.routes.read();
+        table.trie.for_each_match(topic, |_, entry| matches.add(entry));
+        drop(table);
+        let state = self.replica.read();
+        for shared in &mut matches.shared {
+            shared.durable = state.shared_group_is_durable(&shared.filter);
+        }
+        let durable = state.has_durable_match(topic);
+        drop(state);
+        let Matches { targets, shared, .. } = matches;
+        Arc::new(Routes { version, durable_version, targets, shared, durable })
+    }
+}
+
+impl Table {
+    fn turn(&mut self, filter: &TopicFilter) -> Arc<Turn> {
+        let fresh = || Arc::new(Turn { filter: Arc::new(filter.clone()), next: AtomicUsize::new(0) });
+        self.turns.entry(filter.clone()).or_insert_with(fresh).clone()
+    }
+
+    fn forget_turn(&mut self, filter: &TopicFilter) {
+        if self.turns.get(filter).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+            self.turns.remove(filter);
+        }
+    }
+}
+
+/// Collects matching entries: one target per receiver, one shared target per group.
+#[derive(Default)]
+struct Matches {
+    targets: Vec<Target>,
+    index: HashMap<u64, usize>,
+    shared: Vec<SharedTarget>,
+}
+
+/// Receivers up to which a linear search finds a duplicate faster than a map.
+const LINEAR_MAX: usize = 16;
+
+impl Matches {
+    fn add(&mut self, entry: &Entry) {
+        if let Some(turn) = &entry.turn {
+            let member = Target::from(entry);
+            match self.shared.iter_mut().find(|shared| Arc::ptr_eq(&shared.turn, turn)) {
+                Some(shared) => shared.members.push(member),
+                None => self.shared.push(SharedTarget {
+                    filter: turn.filter.clone(),
+                    members: vec![member],
+                    turn: turn.clone(),
+                    durable: false,
+                }),
+            }
+            return;
+        }
+        let id = entry.receiver.id();
+        match self.position(id) {
+            Some(at) => self.targets[at].merge(entry),
+            None => {
+                if self.targets.len() >= LINEAR_MAX {
+                    self.index.insert(id, self.targets.len());
+                }
+                self.targets.push(Target::from(entry));
+            }
+        }
+    }
+
+    fn position(&self, id: u64) -> Option<usize> {
+        let linear = self.targets.iter().take(LINEAR_MAX).position(|target| target.receiver.id() == id);
+        linear.or_else(|| self.index.get(&id).copied())
+    }
+}
+
+impl From<&Entry> for Target {
+    fn from(entry: &Entry) -> Target {
+        Target {
+            receiver: entry.receiver.clone(),
+            qos: entry.options.qos,
+            foreign_only: entry.options.no_local,
+            retain_as_published: entry.options.retain_as_published,
+            subscription_ids: entry.id.into_iter().collect(),
+        }
+    }
+}
+
+impl Target {
+    /// Overlapping subscriptions of one client make one delivery with the highest QoS and all identifiers
+    /// [v5 MQTT-3.3.4-2].
+    fn merge(&mut self, entry: &Entry) {
+        self.qos = self.qos.max(entry.options.qos);
+        self.foreign_only &= entry.options.no_local;
+        self.retain_as_published |= entry.options.retain_as_published;
+        self.subscription_ids.extend(entry.id);
+    }
+}

@@ -1,0 +1,203 @@
+//! Listening: sockets with their options, the bounds on connections and their rate, and telling protocols apart.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fulmar_broker::session;
+use socket2::{Domain, Protocol as SocketProtocol, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+
+use super::admission::{Admission, Permit};
+use super::connection::{self, Peer};
+use super::stream::Stream;
+use super::websocket::Workers;
+use crate::config::listener::{Listener, Protocol};
+use crate::sessions::Sessions;
+use crate::sessions::open::Terms;
+use crate::telemetry::metrics::Turned;
+
+/// One listener, open.
+pub struct Door {
+    config: Listener,
+    sessions: Arc<Sessions>,
+    limits: Arc<session::Limits>,
+    admission: Arc<Admission>,
+    tls: Option<TlsAcceptor>,
+    workers: Workers,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Door").field("name", &self.config.name).finish_non_exhaustive()
+    }
+}
+
+impl Door {
+    #[must_use]
+    pub fn new(
+        config: Listener,
+        sessions: Arc<Sessions>,
+        node_connections: Arc<Admission>,
+        tls: Option<TlsAcceptor>,
+        workers: Workers,
+    ) -> Arc<Door> {
+        let packet_bytes_max = config.packet_bytes_max.as_u32();
+        let limits = Arc::new(session::Limits { packet_bytes_max, ..sessions.limits().clone() });
+        let admission = Admission::within(node_connections, config.connections_max, config.connect_rate_max);
+        Arc::new(Door { config, sessions, limits, admission, tls, workers })
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    #[must_use]
+    pub fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+
+    #[must_use]
+    pub fn packet_bytes_max(&self) -> u32 {
+        self.limits.packet_bytes_max
+    }
+
+    /// What holds for a client that comes in here.
+    pub(super) fn terms(&self, peer: &Peer) -> Terms {
+        Terms {
+            limits: self.limits.clone(),
+            oversize: self.config.oversize.policy(),
+            peer: peer.address,
+            certificate: peer.certificate.clone(),
+        }
+    }
+
+    pub(super) fn turned_away(&self, why: Turned) {
+        self.sessions.dispatch().metrics().turned_away(self.name(), why);
+    }
+}
+
+/// Binds a listener's socket.
+///
+/// # Errors
+/// Whatever the system says; the caller adds which listener it was.
+pub fn bind(config: &Listener) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(config.address), Type::STREAM, Some(SocketProtocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    if config.address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&config.address.into())?;
+    socket.listen(i32::try_from(config.backlog).unwrap_or(i32::MAX))?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until `stop` says so.
+pub async fn run(door: Arc<Door>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok((socket, peer)) => match door.admission.admit() {
+                Ok(permit) => {
+                    tokio::spawn(welcome(door.clone(), socket, peer, permit));
+                }
+                Err(why) => door.turned_away(why),
+            },
+            Err(error) => {
+                // Out of descriptors, or a connection that died in the backlog. Accepting at once again would spin.
+                tracing::warn!(listener = door.name(), %error, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn welcome(door: Arc<Door>, socket: TcpStream, address: SocketAddr, permit: Permit) {
+    let connect_by = Instant::now() + door.config.connect_timeout.duration();
+    if let Err(error) = set_options(&socket, &door.config) {
+        tracing::debug!(listener = door.name(), peer = %address, %error, "socket options not set");
+        return;
+    }
+    match tokio::time::timeout_at(connect_by, tell_apart(&door, socket)).await {
+        Ok(Ok((stream, certificate, speaks))) => {
+            let peer = Peer { address, certificate };
+            match speaks {
+                Speaks::Mqtt => {
+                    connection::serve(stream, &door, peer, connect_by).await;
+                    drop(permit);
+                }
+                Speaks::Http => door.workers.hand_over(stream, door.clone(), peer, connect_by, permit),
+            }
+        }
+        Ok(Err(turned)) => door.turned_away(turned),
+        Err(_) => door.turned_away(Turned::NoConnect),
+    }
+}
+
+enum Speaks {
+    Mqtt,
+    Http,
+}
+
+const TLS_HANDSHAKE: u8 = 0x16;
+const MQTT_CONNECT: u8 = 0x10;
+
+/// Completes TLS where there is any, and finds out what is spoken inside.
+async fn tell_apart(door: &Door, socket: TcpStream) -> Result<(Stream, Option<Bytes>, Speaks), Turned> {
+    let auto = door.config.protocol == Protocol::Auto;
+    let encrypted = match (&door.tls, auto) {
+        (None, _) => false,
+        (Some(_), false) => true,
+        (Some(_), true) => {
+            let mut first = [0u8];
+            socket.peek(&mut first).await.is_ok_and(|count| count == 1) && first[0] == TLS_HANDSHAKE
+        }
+    };
+    let (mut stream, certificate) = match (&door.tls, encrypted) {
+        (Some(acceptor), true) => {
+            let stream = acceptor.accept(socket).await.map_err(|error| {
+                tracing::debug!(listener = door.name(), %error, "TLS handshake failed");
+                Turned::TlsFailed
+            })?;
+            let certificates = stream.get_ref().1.peer_certificates();
+            let certificate = certificates.and_then(|chain| chain.first()).map(|first| Bytes::copy_from_slice(first));
+            (Stream::tls(stream), certificate)
+        }
+        _ => (Stream::tcp(socket), None),
+    };
+    let speaks = match door.config.protocol {
+        Protocol::Mqtt => Speaks::Mqtt,
+        Protocol::Ws => Speaks::Http,
+        Protocol::Auto => match stream.sniff().await {
+            Ok(MQTT_CONNECT) => Speaks::Mqtt,
+            Ok(first) if first.is_ascii_uppercase() => Speaks::Http,
+            _ => return Err(Turned::NotMqtt),
+        },
+    };
+    Ok((stream, certificate, speaks))
+}
+
+fn set_options(socket: &TcpStream, config: &Listener) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(socket);
+    let idle = config.tcp_keepalive.duration();
+    if !idle.is_zero() {
+        let interval = (idle / 4).max(Duration::from_secs(1));
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(4))?;
+    }
+    let unacknowledged = config.tcp_user_timeout.duration();
+    if !unacknowledged.is_zero() {
+        socket.set_tcp_user_timeout(Some(unacknowledged))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,347 @@
+//! One connection: CONNECT within its time, then packets in batches to the session and bytes from its way out. Reading
+//! and writing share one task, and a connection that is idle owns no buffer.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use fulmar_mqtt::codec::Role;
+use fulmar_mqtt::packet::{ConnAck, ConnAckProperties, Connect};
+use fulmar_mqtt::{DecodeError, Decoded, Decoder, Packet, ReasonCode, Version, encode};
+use ractor::ActorRef;
+use tokio::time::{Instant, Sleep};
+
+use super::accept::Door;
+use super::link::Link;
+use crate::dispatch::{Dispatch, Receiver};
+use crate::sessions::{Batch, Message, Opened};
+use crate::telemetry::metrics::Turned;
+
+/// Time that a peer has to take the last bytes, and then to end its side.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Writes in a row before the connection looks at its other side.
+const WRITES_IN_A_ROW_MAX: usize = 8;
+
+thread_local! {
+    /// Where bytes to write are put together; only what a socket does not take at once gets a buffer of its own.
+    static OUTGOING: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}
+
+/// Serves one client from its first byte to its last. `connect_by` bounds the time to a complete CONNECT.
+pub(super) async fn serve<L: Link>(mut link: L, door: &Door, peer: Peer, connect_by: Instant) {
+    let mut decoder = Decoder::new(Role::Server, door.packet_bytes_max());
+    let mut buffer = BytesMut::new();
+    let greeting = tokio::time::timeout_at(connect_by, read_connect(&mut link, &mut decoder, &mut buffer)).await;
+    let connect = match greeting {
+        Ok(Ok(connect)) => connect,
+        Ok(Err(Greeting::Gone)) => return,
+        Ok(Err(Greeting::Malformed(error))) => {
+            tracing::debug!(listener = door.name(), peer = %peer.address, %error, "no CONNECT");
+            door.turned_away(Turned::NotMqtt);
+            refuse(&mut link, answer_version(&decoder, error.reason), error.reason).await;
+            return;
+        }
+        Err(_) => {
+            tracing::debug!(listener = door.name(), peer = %peer.address, "no CONNECT in time");
+            door.turned_away(Turned::NoConnect);
+            return;
+        }
+    };
+    let version = connect.version;
+    let opened = match door.sessions().open(connect, door.terms(&peer)).await {
+        Ok(opened) => opened,
+        Err(refused) => {
+            tracing::info!(
+                listener = door.name(), peer = %peer.address, client_id = %refused.client_id,
+                reason = %refused.reason, detail = refused.detail, "connect refused"
+            );
+            door.sessions().dispatch().metrics().connect_refused(refused.reason);
+            refuse(&mut link, Some(version), refused.reason).await;
+            return;
+        }
+    };
+    decoder.set_limit(opened.packet_bytes_max, opened.oversize);
+    let Opened { receiver, actor, .. } = opened;
+    let mut running = Running {
+        dispatch: door.sessions().dispatch().clone(),
+        link,
+        decoder,
+        buffer,
+        pending: BytesMut::new(),
+        sending: false,
+        receiver,
+        actor,
+        timer: None,
+        farewell: None,
+    };
+    let ended = running.run().await;
+    if let Err(error) = ended {
+        tracing::debug!(listener = door.name(), peer = %peer.address, %error, "connection lost");
+    }
+    // A session that has already ended takes no further message.
+    let _ = running.actor.cast(Message::Disconnected);
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub address: SocketAddr,
+    /// The client's certificate in DER, if it presented one.
+    pub certificate: Option<Bytes>,
+}
+
+enum Greeting {
+    Gone,
+    Malformed(DecodeError),
+}
+
+async fn read_connect<L: Link>(
+    link: &mut L,
+    decoder: &mut Decoder,
+    buffer: &mut BytesMut,
+) -> Result<Connect, Greeting> {
+    loop {
+        match decoder.decode(buffer).map_err(Greeting::Malformed)? {
+            Some(Decoded::Packet(Packet::Connect(connect))) => return Ok(*connect),
+            // The decoder lets nothing but CONNECT come first.
+            Some(_) => return Err(Greeting::Gone),
+            None => {}
+        }
+        match poll_fn(|cx| link.poll_recv(cx, buffer)).await {
+            Ok(0) | Err(_) => return Err(Greeting::Gone),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// In which version a failed CONNECT is answered, if at all: 3.x knows codes only for two failures of form.
+fn answer_version(decoder: &Decoder, reason: ReasonCode) -> Option<Version> {
+    match decoder.version() {
+        Some(Version::V5) => Some(Version::V5),
+        _ if matches!(reason, ReasonCode::UnsupportedProtocolVersion | ReasonCode::ClientIdentifierNotValid) => {
+            Some(Version::V311)
+        }
+        _ => None,
+    }
+}
+
+/// Sends a CONNACK that says no, and closes.
+async fn refuse<L: Link>(link: &mut L, version: Option<Version>, reason: ReasonCode) {
+    let mut out = BytesMut::new();
+    if let Some(version) = version {
+        let properties = ConnAckProperties::default();
+        let connack = Packet::ConnAck(Box::new(ConnAck { session_present: false, reason, properties }));
+        if let Err(error) = encode(&connack, version, &mut out) {
+            tracing::error!(%error, "CONNACK not sent");
+        }
+    }
+    let said = async {
+        poll_fn(|cx| link.poll_send(cx, &mut out)).await?;
+        say_goodbye(link).await
+    };
+    // The peer may be gone already; there is nothing left to do for it.
+    let _ = tokio::time::timeout(FAREWELL, said).await;
+}
+
+/// Ends our side, then reads to the end of theirs: a socket closed with unread bytes would be reset, and the peer's
+/// system would throw away the reason that it has just been sent.
+async fn say_goodbye<L: Link>(link: &mut L) -> io::Result<()> {
+    poll_fn(|cx| link.poll_close(cx)).await?;
+    let mut ignored = BytesMut::new();
+    while poll_fn(|cx| link.poll_recv(cx, &mut ignored)).await? > 0 {
+        ignored.clear();
+    }
+    Ok(())
+}
+
+/// A connection with a session.
+struct Running<L> {
+    dispatch: Arc<Dispatch>,
+    link: L,
+    decoder: Decoder,
+    /// The beginning of a packet that has not come whole; empty and without memory otherwise.
+    buffer: BytesMut,
+    /// What the socket did not take, and whether anything is still on its way.
+    pending: BytesMut,
+    sending: bool,
+    receiver: Arc<Receiver>,
+    actor: ActorRef<Message>,
+    timer: Option<(u64, Pin<Box<Sleep>>)>,
+    /// When a closed connection is given up.
+    farewell: Option<Pin<Box<Sleep>>>,
+}
+
+enum Event {
+    Read(usize),
+    Tick,
+    Finished,
+}
+
+impl<L: Link> Running<L> {
+    async fn run(&mut self) -> io::Result<()> {
+        // Packets may have come with CONNECT.
+        if !self.buffer.is_empty() && !self.pass_on() {
+            return Ok(());
+        }
+        loop {
+            match poll_fn(|cx| self.poll_event(cx)).await? {
+                Event::Read(0) => return Ok(()),
+                Event::Read(count) => {
+                    self.dispatch.metrics().received_bytes.inc_by(count as u64);
+                    if !self.pass_on() {
+                        return self.wait_for_end().await;
+                    }
+                }
+                Event::Tick => {
+                    if self.actor.cast(Message::Tick).is_err() {
+                        return self.wait_for_end().await;
+                    }
+                }
+                Event::Finished => {
+                    return tokio::time::timeout(FAREWELL, say_goodbye(&mut self.link)).await.unwrap_or(Ok(()));
+                }
+            }
+        }
+    }
+
+    /// The session is ending: only what is queued is still written.
+    async fn wait_for_end(&mut self) -> io::Result<()> {
+        loop {
+            if let Event::Finished = poll_fn(|cx| self.poll_end(cx)).await? {
+                return tokio::time::timeout(FAREWELL, say_goodbye(&mut self.link)).await.unwrap_or(Ok(()));
+            }
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
+        self.receiver.listen(cx.waker());
+        if self.poll_farewell(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.poll_write(cx)
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
+        self.receiver.listen(cx.waker());
+        if let Poll::Ready(event) = self.poll_write(cx) {
+            return Poll::Ready(event);
+        }
+        if self.receiver.outbound().closed() {
+            // Nothing that still comes is taken.
+            return match self.poll_farewell(cx) {
+                Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                Poll::Pending => Poll::Pending,
+            };
+        }
+        if self.receiver.takes_batch()
+            && let Poll::Ready(count) = self.link.poll_recv(cx, &mut self.buffer)
+        {
+            return Poll::Ready(count.map(Event::Read));
+        }
+        self.poll_timer(cx).map(Ok)
+    }
+
+    /// Writes while there is something to write and the socket takes it. Ready only at the end or on failure.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
+        for _ in 0..WRITES_IN_A_ROW_MAX {
+            if self.sending {
+                match self.link.poll_send(cx, &mut self.pending) {
+                    Poll::Ready(Ok(())) => {
+                        self.pending = BytesMut::new();
+                        self.sending = false;
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            let drained = OUTGOING.with_borrow_mut(|out| {
+                out.clear();
+                let drained = self.dispatch.drain(&self.receiver, self.dispatch.now(), out);
+                if !out.is_empty() {
+                    match self.link.poll_send(cx, out) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(error)) => return Err(error),
+                        Poll::Pending => {
+                            self.pending = BytesMut::from(&out[..]);
+                            self.sending = true;
+                        }
+                    }
+                }
+                Ok(drained)
+            });
+            match drained {
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(drained) if drained.finished && !self.sending => {
+                    return Poll::Ready(Ok(Event::Finished));
+                }
+                Ok(drained) if !drained.again && !self.sending => return Poll::Pending,
+                Ok(_) => {}
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            let deadline_ms = self.receiver.deadline_ms();
+            if deadline_ms == u64::MAX {
+                self.timer = None;
+                return Poll::Pending;
+            }
+            let clock = self.dispatch.replica().clock();
+            // A deadline that moves away is found when the timer runs out; only an earlier one is set anew.
+            let (armed_ms, sleep) = match &mut self.timer {
+                Some(timer) if timer.0 <= deadline_ms => timer,
+                timer => {
+                    let at = Instant::from_std(clock.instant(deadline_ms));
+                    timer.insert((deadline_ms, Box::pin(tokio::time::sleep_until(at))))
+                }
+            };
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let due = *armed_ms == deadline_ms;
+            self.timer = None;
+            if due {
+                // Until the session has moved the deadline, it is not told again.
+                self.receiver.set_deadline_ms(None);
+                return Poll::Ready(Event::Tick);
+            }
+        }
+    }
+
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.farewell.get_or_insert_with(|| Box::pin(tokio::time::sleep(FAREWELL)));
+        sleep.as_mut().poll(cx)
+    }
+
+    /// Decodes all complete packets and passes them on as one batch. `false` if the session takes no more.
+    fn pass_on(&mut self) -> bool {
+        let mut packets = Vec::new();
+        let error = loop {
+            match self.decoder.decode(&mut self.buffer) {
+                Ok(Some(decoded)) => packets.push(decoded),
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+        };
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+        if packets.is_empty() && error.is_none() {
+            return true;
+        }
+        let malformed = error.is_some();
+        self.receiver.batch_sent();
+        let taken = self.actor.cast(Message::Batch(Batch { packets, error })).is_ok();
+        taken && !malformed
+    }
+}

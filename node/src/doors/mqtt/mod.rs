@@ -1,0 +1,13 @@
+//! MQTT over TCP, TLS and WebSocket: accepting, telling protocols apart, and the loop of one connection.
+
+mod accept;
+mod admission;
+mod connection;
+mod link;
+mod stream;
+pub mod tls;
+mod websocket;
+
+pub use accept::{Door, bind, run};
+pub use admission::Admission;
+pub use websocket::Workers;

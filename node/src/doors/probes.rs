@@ -1,0 +1,123 @@
+//! `/metrics`, `/livez`, `/readyz` and `/startupz` over plain HTTP, for the platform that runs the node.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use actix_web::http::header::ContentType;
+use actix_web::{App, HttpResponse, HttpServer, web};
+use anyhow::Context;
+
+use crate::dispatch::Dispatch;
+
+/// Where the node is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    Starting = 0,
+    Serving = 1,
+    Draining = 2,
+}
+
+/// The node's phase, as the probes tell it.
+#[derive(Debug, Default)]
+pub struct Health(AtomicU8);
+
+impl Health {
+    pub fn set(&self, phase: Phase) {
+        self.0.store(phase as u8, Ordering::Release);
+    }
+
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.0.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Serving,
+            _ => Phase::Draining,
+        }
+    }
+}
+
+struct Probes {
+    health: Arc<Health>,
+    dispatch: Arc<Dispatch>,
+}
+
+/// Opens the door; it is served on a thread of its own until the process ends.
+///
+/// # Errors
+/// If the address cannot be bound; the text names it.
+pub fn open(address: SocketAddr, health: Arc<Health>, dispatch: Arc<Dispatch>) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(address).with_context(|| format!("probes.address: cannot listen on {address}"))?;
+    let address = listener.local_addr().context("probes.address")?;
+    let probes = web::Data::new(Probes { health, dispatch });
+    std::thread::Builder::new().name("probes".into()).spawn(move || {
+        if let Err(error) = serve(listener, probes) {
+            tracing::error!(%error, "probes ended");
+        }
+    })?;
+    Ok(address)
+}
+
+fn serve(listener: TcpListener, probes: web::Data<Probes>) -> std::io::Result<()> {
+    let app = move || {
+        App::new()
+            .app_data(probes.clone())
+            .route("/metrics", web::get().to(metrics))
+            .route("/livez", web::get().to(livez))
+            .route("/readyz", web::get().to(readyz))
+            .route("/startupz", web::get().to(startupz))
+    };
+    actix_rt::System::new()
+        .block_on(async { HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run().await })
+}
+
+async fn metrics(probes: web::Data<Probes>) -> HttpResponse {
+    let dispatch = &probes.dispatch;
+    let state = dispatch.replica().read();
+    let now = [
+        (
+            "live_open",
+            "Live deliveries of QoS 1 and 2 that are queued or unacknowledged",
+            dispatch.metrics().live_open(),
+        ),
+        ("subscriptions", "Live subscriptions of connected sessions", dispatch.subscription_count() as u64),
+        ("sessions", "Sessions, connected or not", state.session_count() as u64),
+        ("retained_messages", "Retained messages", state.retained().len() as u64),
+        ("replicated_bytes", "Bytes of queues, retained messages and wills", state.bytes()),
+        (
+            "obligations_unaccounted",
+            "Durable obligations that are neither delivered, queued, expired nor dropped; never other than 0",
+            u64::try_from(state.books().unaccounted().unsigned_abs()).unwrap_or(u64::MAX),
+        ),
+    ];
+    drop(state);
+    HttpResponse::Ok()
+        .insert_header(("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8"))
+        .body(dispatch.metrics().render(&now))
+}
+
+/// The process answers: that is all that it says.
+async fn livez() -> HttpResponse {
+    answer(true, "ok\n")
+}
+
+async fn readyz(probes: web::Data<Probes>) -> HttpResponse {
+    match probes.health.phase() {
+        Phase::Starting => answer(false, "starting\n"),
+        Phase::Serving => answer(true, "ok\n"),
+        Phase::Draining => answer(false, "draining\n"),
+    }
+}
+
+async fn startupz(probes: web::Data<Probes>) -> HttpResponse {
+    match probes.health.phase() {
+        Phase::Starting => answer(false, "starting\n"),
+        Phase::Serving | Phase::Draining => answer(true, "ok\n"),
+    }
+}
+
+fn answer(well: bool, text: &'static str) -> HttpResponse {
+    let mut response = if well { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    response.insert_header(ContentType::plaintext()).body(text)
+}

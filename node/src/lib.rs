@@ -1,0 +1,11 @@
+//! A clustered, actor-based MQTT message router. `ARCHITECTURE.md` beside this crate is the map.
+
+pub mod cli;
+pub mod cluster;
+pub mod config;
+pub mod dispatch;
+pub mod doors;
+pub mod node;
+pub mod sessions;
+pub mod store;
+pub mod telemetry;

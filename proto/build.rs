@@ -1,0 +1,20 @@
+//! Compiles the .proto files with protox, so that building needs no protoc.
+
+use std::path::PathBuf;
+
+const FILES: [&str; 4] = [
+    "fulmar/types/v1/identity.proto",
+    "fulmar/types/v1/publication.proto",
+    "fulmar/types/v1/command.proto",
+    "fulmar/types/v1/record.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=fulmar");
+    let descriptors = protox::compile(FILES, [&root])?;
+    // Every `bytes` field is a slice of the frame that it was decoded from.
+    prost_build::Config::new().bytes(["."]).compile_fds(descriptors)?;
+    Ok(())
+}
