@@ -227,7 +227,7 @@ def takeover(ctx: Context, version: str):
     first = subscribe(ctx, version, [ctx.topic()], "-i", ctx.client_id("t"))
     publish(ctx, version, ctx.topic("x"), "x", "-i", ctx.client_id("t"))
     if version == V5:
-        first.wait_line("received DISCONNECT (142)")
+        first.wait_line("Received DISCONNECT (142)")
     else:
         first.wait_line("sending CONNECT", 2)
 

@@ -134,7 +134,8 @@ export class Client {
     this.answers = {}
     this.mqtt.on('packetreceive', (packet) => { this.answers[packet.cmd] = packet })
     this.mqtt.on('disconnect', (packet) => { this.disconnectPacket = packet })
-    this.mqtt.on('message', (topic, payload, packet) => { this.messages.push(packet) })
+    // The event's topic has its alias resolved; the packet's may be empty.
+    this.mqtt.on('message', (topic, payload, packet) => { this.messages.push({ ...packet, topic }) })
     if (hold) this.holdAcknowledgements()
   }
 

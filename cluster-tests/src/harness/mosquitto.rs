@@ -9,10 +9,11 @@ use tempfile::TempDir;
 
 use super::{Broker, Process, START_DEADLINE, free_port, wait_for_connack};
 
-/// Everyone may do anything, small writes go out at once, queues are deep enough that a short burst loses nothing.
-/// 100 messages in flight per client is what Fulmar's own default (128) is nearest to; 0, "no limit", changes little.
+/// Everyone may do anything, small writes go out at once, and queues are so deep that a run loses nothing: mosquitto
+/// acks before it delivers and reads one packet per connection and round, so that among 200 publishers a subscriber's
+/// acks wait and what it has long received still fills its queue. At 100,000 it then drops what it has acked.
 const CONFIG: &str = "allow_anonymous true
-max_queued_messages 100000
+max_queued_messages 1000000
 max_inflight_messages 100
 persistence false
 set_tcp_nodelay true

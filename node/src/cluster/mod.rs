@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod replica;
+pub mod wire;
 
 pub use clock::Clock;
 pub use replica::Replica;

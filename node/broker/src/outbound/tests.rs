@@ -7,8 +7,13 @@ use fulmar_mqtt::codec::{Decoder, Role};
 use fulmar_mqtt::packet::{Decoded, Publish};
 use fulmar_mqtt::property::ForwardProperties;
 
+use fulmar_mqtt::packet::Ack;
+use fulmar_mqtt::{Packet, ReasonCode};
+
 use super::*;
+use crate::key::{LogTime, Now};
 use crate::publication::Via;
+use crate::state::command::Phase;
 
 const NOW: Now = Now { mono_ms: 1_000, log: LogTime(10_000) };
 

@@ -128,7 +128,8 @@ async fn welcome(door: Arc<Door>, socket: TcpStream, address: SocketAddr, permit
         tracing::debug!(listener = door.name(), peer = %address, %error, "socket options not set");
         return;
     }
-    match tokio::time::timeout_at(connect_by, tell_apart(&door, socket)).await {
+    // In a box of its own: the handshakes are large, and over when the connection idles.
+    match Box::pin(tokio::time::timeout_at(connect_by, tell_apart(&door, socket))).await {
         Ok(Ok((stream, certificate, speaks))) => {
             let peer = Peer { address, certificate };
             match speaks {

@@ -35,28 +35,53 @@ thread_local! {
 }
 
 /// Serves one client from its first byte to its last. `connect_by` bounds the time to a complete CONNECT.
-pub(super) async fn serve<L: Link>(mut link: L, door: &Door, peer: Peer, connect_by: Instant) {
+pub(super) async fn serve<L: Link>(link: L, door: &Door, peer: Peer, connect_by: Instant) {
+    // What is needed only until there is a session lives in a box of its own, gone when the connection idles.
+    let Some(mut running) = Box::pin(greet(link, door, &peer, connect_by)).await else { return };
+    if let Err(error) = running.run().await {
+        tracing::debug!(listener = door.name(), peer = %peer.address, %error, "connection lost");
+    }
+    // A session that has already ended takes no further message.
+    let _ = running.actor.cast(Message::Disconnected);
+}
+
+/// From the first byte to a session, or to the answer that there will be none.
+async fn greet<L: Link>(mut link: L, door: &Door, peer: &Peer, connect_by: Instant) -> Option<Running<L>> {
     let mut decoder = Decoder::new(Role::Server, door.packet_bytes_max());
     let mut buffer = BytesMut::new();
     let greeting = tokio::time::timeout_at(connect_by, read_connect(&mut link, &mut decoder, &mut buffer)).await;
     let connect = match greeting {
         Ok(Ok(connect)) => connect,
-        Ok(Err(Greeting::Gone)) => return,
+        Ok(Err(Greeting::Gone)) => return None,
         Ok(Err(Greeting::Malformed(error))) => {
             tracing::debug!(listener = door.name(), peer = %peer.address, %error, "no CONNECT");
             door.turned_away(Turned::NotMqtt);
             refuse(&mut link, answer_version(&decoder, error.reason), error.reason).await;
-            return;
+            return None;
         }
         Err(_) => {
             tracing::debug!(listener = door.name(), peer = %peer.address, "no CONNECT in time");
             door.turned_away(Turned::NoConnect);
-            return;
+            return None;
         }
     };
     let version = connect.version;
-    let opened = match door.sessions().open(connect, door.terms(&peer)).await {
-        Ok(opened) => opened,
+    match door.sessions().open(connect, door.terms(peer)).await {
+        Ok(Opened { receiver, actor, packet_bytes_max, oversize }) => {
+            decoder.set_limit(packet_bytes_max, oversize);
+            Some(Running {
+                dispatch: door.sessions().dispatch().clone(),
+                link,
+                decoder,
+                buffer,
+                pending: BytesMut::new(),
+                sending: false,
+                receiver,
+                actor,
+                timer: None,
+                farewell: None,
+            })
+        }
         Err(refused) => {
             tracing::info!(
                 listener = door.name(), peer = %peer.address, client_id = %refused.client_id,
@@ -64,29 +89,9 @@ pub(super) async fn serve<L: Link>(mut link: L, door: &Door, peer: Peer, connect
             );
             door.sessions().dispatch().metrics().connect_refused(refused.reason);
             refuse(&mut link, Some(version), refused.reason).await;
-            return;
+            None
         }
-    };
-    decoder.set_limit(opened.packet_bytes_max, opened.oversize);
-    let Opened { receiver, actor, .. } = opened;
-    let mut running = Running {
-        dispatch: door.sessions().dispatch().clone(),
-        link,
-        decoder,
-        buffer,
-        pending: BytesMut::new(),
-        sending: false,
-        receiver,
-        actor,
-        timer: None,
-        farewell: None,
-    };
-    let ended = running.run().await;
-    if let Err(error) = ended {
-        tracing::debug!(listener = door.name(), peer = %peer.address, %error, "connection lost");
     }
-    // A session that has already ended takes no further message.
-    let _ = running.actor.cast(Message::Disconnected);
 }
 
 /// Who is at the other end.
@@ -123,13 +128,8 @@ async fn read_connect<L: Link>(
 
 /// In which version a failed CONNECT is answered, if at all: 3.x knows codes only for two failures of form.
 fn answer_version(decoder: &Decoder, reason: ReasonCode) -> Option<Version> {
-    match decoder.version() {
-        Some(Version::V5) => Some(Version::V5),
-        _ if matches!(reason, ReasonCode::UnsupportedProtocolVersion | ReasonCode::ClientIdentifierNotValid) => {
-            Some(Version::V311)
-        }
-        _ => None,
-    }
+    let has_code = matches!(reason, ReasonCode::UnsupportedProtocolVersion | ReasonCode::ClientIdentifierNotValid);
+    Some(decoder.refusal_version()).filter(|version| *version == Version::V5 || has_code)
 }
 
 /// Sends a CONNACK that says no, and closes.
@@ -204,20 +204,20 @@ impl<L: Link> Running<L> {
                         return self.wait_for_end().await;
                     }
                 }
-                Event::Finished => {
-                    return tokio::time::timeout(FAREWELL, say_goodbye(&mut self.link)).await.unwrap_or(Ok(()));
-                }
+                Event::Finished => return self.say_goodbye().await,
             }
         }
     }
 
     /// The session is ending: only what is queued is still written.
     async fn wait_for_end(&mut self) -> io::Result<()> {
-        loop {
-            if let Event::Finished = poll_fn(|cx| self.poll_end(cx)).await? {
-                return tokio::time::timeout(FAREWELL, say_goodbye(&mut self.link)).await.unwrap_or(Ok(()));
-            }
-        }
+        while !matches!(poll_fn(|cx| self.poll_end(cx)).await?, Event::Finished) {}
+        self.say_goodbye().await
+    }
+
+    async fn say_goodbye(&mut self) -> io::Result<()> {
+        let farewell = tokio::time::timeout(FAREWELL, say_goodbye(&mut self.link));
+        Box::pin(farewell).await.unwrap_or(Ok(()))
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {

@@ -2,16 +2,24 @@
 //! Pushed to by publishers, drained by the connection's writer, told of acknowledgements by the session. Bounded by
 //! count and bytes; what is dropped at a bound is counted under its name. Reads no clock.
 
+mod acknowledgements;
+mod books;
+#[cfg(test)]
+mod tests;
+mod writing;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::{BufMut, BytesMut};
-use fulmar_mqtt::packet::Ack;
-use fulmar_mqtt::{Packet, PublishRef, QoS, ReasonCode, TopicFilter, TopicName, Version, encode};
+use bytes::BytesMut;
+use fulmar_mqtt::{QoS, TopicFilter, TopicName, Version};
 
-use crate::key::{LogTime, Now};
+pub use acknowledgements::Settled;
+pub use books::{DROP_REASONS, DropReason, Tally};
+pub use writing::durable_packet_id;
+
 use crate::publication::{Delivery, Publication};
-use crate::state::command::{Phase, QueueEntry};
+use crate::state::command::QueueEntry;
 
 /// Milliseconds without progress after which a receiver that makes publishers wait is cut.
 pub const STALL_MS_MAX: u64 = 5_000;
@@ -21,45 +29,6 @@ const READ_AHEAD_MAX: usize = 64;
 
 /// Unsent retained messages of a replay that are queued at one time.
 pub const REPLAY_QUEUED_MAX: usize = 256;
-
-/// Why an obligation was dropped. A closed list: these are metric labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(usize)]
-pub enum DropReason {
-    /// QoS 0 beyond the live queue's bound, oldest first.
-    QueueFull,
-    /// The receiver took nothing for [`STALL_MS_MAX`] while publishers waited.
-    SlowReceiver,
-    /// The client's connection, and with it its clean session, ended.
-    SessionEnded,
-    /// Larger than the client's maximum packet size [v5 MQTT-3.1.2-25].
-    PacketTooLarge,
-    /// The client answered with an error.
-    Refused,
-    /// A shared message that was offered to another member, where it is a new obligation.
-    Reassigned,
-}
-
-/// Drop reasons in label order.
-pub const DROP_REASONS: [(DropReason, &str); 6] = [
-    (DropReason::QueueFull, "queue_full"),
-    (DropReason::SlowReceiver, "slow_receiver"),
-    (DropReason::SessionEnded, "session_ended"),
-    (DropReason::PacketTooLarge, "packet_too_large"),
-    (DropReason::Refused, "refused"),
-    (DropReason::Reassigned, "reassigned"),
-];
-
-/// What happened since it was last taken, in deliveries to live receivers. Taken by whoever sums the books.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Obligations taken on, by QoS 0 and QoS > 0.
-    pub created: [u64; 2],
-    /// QoS 0: written; QoS > 0: acknowledged.
-    pub delivered: [u64; 2],
-    pub expired: [u64; 2],
-    pub dropped: [[u64; DROP_REASONS.len()]; 2],
-}
 
 /// What a client said in CONNECT about the way to it, and the node's bounds.
 #[derive(Debug, Clone, Copy)]
@@ -105,21 +74,6 @@ struct Inflight {
     group: Option<Box<(Arc<TopicFilter>, Arc<Publication>)>>,
 }
 
-/// What acknowledgements of durable deliveries add up to until the owner proposes them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settled {
-    pub settled: Vec<u64>,
-    pub received: Vec<u64>,
-    pub refused: Vec<u64>,
-}
-
-impl Settled {
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.settled.is_empty() && self.received.is_empty() && self.refused.is_empty()
-    }
-}
-
 /// Whether a push was taken.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Pushed {
@@ -153,7 +107,7 @@ pub struct Outbound {
     more: bool,
     inflight: BTreeMap<u16, Inflight>,
     next_id: u16,
-    aliases: Option<Box<BTreeMap<TopicName, u16>>>,
+    aliases: BTreeMap<TopicName, u16>,
     settled: Settled,
     order: u64,
     progress_ms: u64,
@@ -191,7 +145,7 @@ impl Outbound {
             more: true,
             inflight: BTreeMap::new(),
             next_id: 0,
-            aliases: None,
+            aliases: BTreeMap::new(),
             settled: Settled::default(),
             order: 0,
             progress_ms: 0,
@@ -343,231 +297,6 @@ impl Outbound {
         }
     }
 
-    /// Appends up to about `bytes_max` bytes to `out`: control first, then what the window allows. Returns the waiters
-    /// whose messages were taken.
-    pub fn fill(&mut self, now: Now, out: &mut BytesMut, bytes_max: usize) -> Vec<Box<dyn Waiter>> {
-        if !self.control.is_empty() {
-            out.put_slice(&self.control);
-            self.control = BytesMut::new();
-        }
-        if self.closing != Closing::No {
-            return Vec::new();
-        }
-        let before = out.len();
-        while out.len() < bytes_max {
-            if let Some(entry) = self.durable.front().filter(|_| self.window_open()) {
-                debug_assert!(entry.seq < self.cursor);
-                if let Some(entry) = self.durable.pop_front() {
-                    self.write_durable(entry, now, out);
-                }
-            } else if self.replay.front().is_some_and(|q| class(q.delivery.qos) == 0 || self.window_open()) {
-                if let Some(queued) = self.replay.pop_front() {
-                    self.write_live(queued, now, out);
-                }
-            } else if let Some(class) = self.next_live() {
-                if let Some(queued) = self.live[class].pop_front() {
-                    self.live_bytes -= queued.delivery.publication.bytes();
-                    self.write_live(queued, now, out);
-                }
-            } else {
-                break;
-            }
-        }
-        if out.len() > before {
-            self.progress_ms = now.mono_ms;
-        }
-        self.admit_waiting()
-    }
-
-    fn admit_waiting(&mut self) -> Vec<Box<dyn Waiter>> {
-        let mut taken = Vec::new();
-        while let Some(first) = self.waiting.front() {
-            let bytes = first.queued.delivery.publication.bytes();
-            if !self.has_room(bytes) {
-                break;
-            }
-            if let Some(Waiting { queued, waiter }) = self.waiting.pop_front() {
-                self.enqueue(1, queued, bytes);
-                taken.push(waiter);
-            }
-        }
-        taken
-    }
-
-    fn write_live(&mut self, queued: Queued, now: Now, out: &mut BytesMut) {
-        let Queued { delivery, group, .. } = queued;
-        let class = class(delivery.qos);
-        if delivery.publication.expired(now.log) {
-            self.tally.expired[class] += 1;
-            return;
-        }
-        let packet_id = if class == 0 { 0 } else { self.allocate_id() };
-        if !self.write(&delivery, packet_id, false, now.log, out) {
-            self.tally.dropped[class][DropReason::PacketTooLarge as usize] += 1;
-        } else if class == 0 {
-            self.tally.delivered[0] += 1;
-        } else {
-            let group = group.map(|filter| Box::new((filter, delivery.publication)));
-            self.inflight.insert(packet_id, Inflight { seq: None, qos: delivery.qos, received: false, group });
-        }
-    }
-
-    fn write_durable(&mut self, entry: QueueEntry, now: Now, out: &mut BytesMut) {
-        let QueueEntry { seq, delivery, phase, before_claim } = entry;
-        let packet_id = if self.settings.persistent { durable_packet_id(seq) } else { self.allocate_id() };
-        let received = phase == Phase::Received;
-        if received {
-            // [v5 MQTT-4.4.0-1] what the client has received is resumed with PUBREL.
-            let pubrel = Packet::PubRel(Ack::success(packet_id));
-            let _ = encode(&pubrel, self.settings.version, out);
-        } else if !self.write(&delivery, packet_id, before_claim, now.log, out) {
-            self.settled.refused.push(seq);
-            return;
-        }
-        self.inflight.insert(packet_id, Inflight { seq: Some(seq), qos: delivery.qos, received, group: None });
-    }
-
-    /// Encodes one PUBLISH; `false` if the client cannot take a packet of that size.
-    fn write(&mut self, delivery: &Delivery, packet_id: u16, dup: bool, now: LogTime, out: &mut BytesMut) -> bool {
-        let publication = &*delivery.publication;
-        let (topic, topic_alias) = self.alias(&publication.topic);
-        let publish = PublishRef {
-            dup,
-            qos: delivery.qos,
-            retain: delivery.retain,
-            topic: if topic { publication.topic.as_str() } else { "" },
-            packet_id,
-            topic_alias,
-            message_expiry_s: publication.expiry_left_s(now),
-            subscription_ids: &delivery.subscription_ids,
-            forward: &publication.forward,
-            payload: &publication.payload,
-        };
-        let version = self.settings.version;
-        if self.settings.packet_bytes_max != u32::MAX
-            && publish.encoded_len(version) > self.settings.packet_bytes_max as usize
-        {
-            // The alias was not announced after all.
-            if let (true, Some(aliases), Some(_)) = (topic, &mut self.aliases, topic_alias) {
-                aliases.remove(&publication.topic);
-            }
-            return false;
-        }
-        publish.encode(version, out).is_ok()
-    }
-
-    /// Whether the topic is written, and its alias: the first topics get one, once each.
-    fn alias(&mut self, topic: &TopicName) -> (bool, Option<u16>) {
-        if self.settings.topic_alias_maximum == 0 {
-            return (true, None);
-        }
-        let aliases = self.aliases.get_or_insert_default();
-        if let Some(alias) = aliases.get(topic) {
-            return (false, Some(*alias));
-        }
-        match u16::try_from(aliases.len() + 1) {
-            Ok(alias) if alias <= self.settings.topic_alias_maximum.min(ALIASES_MAX) => {
-                aliases.insert(topic.detached(), alias);
-                (true, Some(alias))
-            }
-            _ => (true, None),
-        }
-    }
-
-    fn allocate_id(&mut self) -> u16 {
-        loop {
-            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
-            // The window is smaller than the space of ids, so a free one exists.
-            if !self.inflight.contains_key(&self.next_id) {
-                return self.next_id;
-            }
-        }
-    }
-
-    /// PUBACK, PUBREC or PUBCOMP from the client; an error in it ends the delivery, also that of a shared subscription
-    /// [v5 MQTT-4.8.2-6]. Appends the answer, if there is one, to `out`.
-    pub fn acknowledge(&mut self, packet: &Packet, now_ms: u64, out: &mut BytesMut) {
-        self.progress_ms = now_ms;
-        match packet {
-            Packet::PubAck(ack) => {
-                if self.inflight.get(&ack.packet_id).is_some_and(|entry| entry.qos == QoS::AtLeastOnce) {
-                    self.finish(ack);
-                }
-            }
-            Packet::PubRec(ack) => self.received(ack, out),
-            Packet::PubComp(ack) => {
-                if self.inflight.get(&ack.packet_id).is_some_and(|entry| entry.received) {
-                    self.finish(ack);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn received(&mut self, ack: &Ack, out: &mut BytesMut) {
-        let Some(entry) = self.inflight.get_mut(&ack.packet_id).filter(|entry| entry.qos == QoS::ExactlyOnce) else {
-            // [v5 3.6.2.1] the answer to a PUBREC for an unknown packet id.
-            self.pubrel(ack.packet_id, ReasonCode::PacketIdentifierNotFound, out);
-            return;
-        };
-        if ack.reason.is_error() {
-            // [v5 MQTT-4.13.2-1] the transaction ends here, without PUBREL.
-            self.finish(ack);
-            return;
-        }
-        let first = !std::mem::replace(&mut entry.received, true);
-        match entry.seq {
-            // Committed before PUBREL leaves; the owner calls `release` then.
-            Some(seq) if first => self.settled.received.push(seq),
-            _ => self.pubrel(ack.packet_id, ReasonCode::Success, out),
-        }
-    }
-
-    fn pubrel(&mut self, packet_id: u16, reason: ReasonCode, out: &mut BytesMut) {
-        let _ = encode(&Packet::PubRel(Ack::with_reason(packet_id, reason)), self.settings.version, out);
-    }
-
-    /// The PUBRECs of these durable deliveries are committed: their PUBRELs are appended to `out`.
-    pub fn release(&mut self, seqs: &[u64], out: &mut BytesMut) {
-        let ids: Vec<u16> = self
-            .inflight
-            .iter()
-            .filter(|(_, entry)| entry.seq.is_some_and(|seq| seqs.contains(&seq)))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
-            self.pubrel(id, ReasonCode::Success, out);
-        }
-    }
-
-    fn finish(&mut self, ack: &Ack) {
-        let Some(entry) = self.inflight.remove(&ack.packet_id) else { return };
-        match entry.seq {
-            Some(seq) if ack.reason.is_error() => self.settled.refused.push(seq),
-            Some(seq) => self.settled.settled.push(seq),
-            None if ack.reason.is_error() => self.tally.dropped[1][DropReason::Refused as usize] += 1,
-            None => self.tally.delivered[1] += 1,
-        }
-    }
-
-    /// Takes what the client has acknowledged of its durable queue since the last call.
-    pub fn take_settled(&mut self) -> Settled {
-        std::mem::take(&mut self.settled)
-    }
-
-    /// Whether [`Outbound::take_settled`] would give something.
-    #[must_use]
-    pub fn has_settled(&self) -> bool {
-        !self.settled.is_empty()
-    }
-
-    /// First durable sequence number that is not settled, given that all before it were handed out here.
-    #[must_use]
-    pub fn settled_floor(&self) -> u64 {
-        let unsent = self.sent_below();
-        self.inflight.values().filter_map(|entry| entry.seq).min().map_or(unsent, |seq| seq.min(unsent))
-    }
-
     /// Takes the counts since the last call.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
@@ -611,7 +340,7 @@ impl Outbound {
         }
         self.live_bytes = 0;
         self.durable.clear();
-        self.aliases = None;
+        self.aliases.clear();
         (waiters, orphans)
     }
 
@@ -637,21 +366,9 @@ impl Outbound {
     }
 }
 
-/// Topic aliases that we use towards one client, whatever it allows.
-const ALIASES_MAX: u16 = 64;
-
-/// The packet id of a durable delivery: every owner computes the same one.
-#[must_use]
-pub fn durable_packet_id(seq: u64) -> u16 {
-    u16::try_from(1 + seq % 65_535).unwrap_or(1)
-}
-
 /// A shared message that lost its receiver.
 #[derive(Debug, Clone)]
 pub struct Orphan {
     pub filter: Arc<TopicFilter>,
     pub publication: Arc<Publication>,
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,107 @@
+//! What the client has acknowledged: deliveries end, and durable ones are noted for their owner to commit.
+
+use bytes::BytesMut;
+use fulmar_mqtt::packet::Ack;
+use fulmar_mqtt::{Packet, QoS, ReasonCode, encode};
+
+use super::{DropReason, Inflight, Outbound};
+
+/// What acknowledgements of durable deliveries add up to until the owner proposes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settled {
+    pub settled: Vec<u64>,
+    pub received: Vec<u64>,
+    pub refused: Vec<u64>,
+}
+
+impl Settled {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.settled.is_empty() && self.received.is_empty() && self.refused.is_empty()
+    }
+}
+
+impl Outbound {
+    /// PUBACK, PUBREC or PUBCOMP from the client; an error in it ends the delivery, also that of a shared subscription
+    /// [v5 MQTT-4.8.2-6]. Appends the answer, if there is one, to `out`.
+    pub fn acknowledge(&mut self, packet: &Packet, now_ms: u64, out: &mut BytesMut) {
+        self.progress_ms = now_ms;
+        match packet {
+            Packet::PubAck(ack) => self.finish_if(ack, |entry| entry.qos == QoS::AtLeastOnce),
+            Packet::PubRec(ack) => self.received(ack, out),
+            Packet::PubComp(ack) => self.finish_if(ack, |entry| entry.received),
+            _ => {}
+        }
+    }
+
+    fn received(&mut self, ack: &Ack, out: &mut BytesMut) {
+        let Some(entry) = self.inflight.get_mut(&ack.packet_id).filter(|entry| entry.qos == QoS::ExactlyOnce) else {
+            // [v5 3.6.2.1] the answer to a PUBREC for an unknown packet id.
+            self.pubrel(ack.packet_id, ReasonCode::PacketIdentifierNotFound, out);
+            return;
+        };
+        if ack.reason.is_error() {
+            // [v5 MQTT-4.13.2-1] the transaction ends here, without PUBREL.
+            self.finish(ack);
+            return;
+        }
+        let first = !std::mem::replace(&mut entry.received, true);
+        match entry.seq {
+            // Committed before PUBREL leaves; the owner calls `release` then.
+            Some(seq) if first => self.settled.received.push(seq),
+            _ => self.pubrel(ack.packet_id, ReasonCode::Success, out),
+        }
+    }
+
+    fn pubrel(&mut self, packet_id: u16, reason: ReasonCode, out: &mut BytesMut) {
+        let _ = encode(&Packet::PubRel(Ack::with_reason(packet_id, reason)), self.settings.version, out);
+    }
+
+    /// The PUBRECs of these durable deliveries are committed: their PUBRELs are appended to `out`.
+    pub fn release(&mut self, seqs: &[u64], out: &mut BytesMut) {
+        let ids: Vec<u16> = self
+            .inflight
+            .iter()
+            .filter(|(_, entry)| entry.seq.is_some_and(|seq| seqs.contains(&seq)))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.pubrel(id, ReasonCode::Success, out);
+        }
+    }
+
+    /// An acknowledgement that answers nothing is passed over.
+    fn finish_if(&mut self, ack: &Ack, answers: impl FnOnce(&Inflight) -> bool) {
+        if self.inflight.get(&ack.packet_id).is_some_and(answers) {
+            self.finish(ack);
+        }
+    }
+
+    fn finish(&mut self, ack: &Ack) {
+        let Some(entry) = self.inflight.remove(&ack.packet_id) else { return };
+        match entry.seq {
+            Some(seq) if ack.reason.is_error() => self.settled.refused.push(seq),
+            Some(seq) => self.settled.settled.push(seq),
+            None if ack.reason.is_error() => self.tally.dropped[1][DropReason::Refused as usize] += 1,
+            None => self.tally.delivered[1] += 1,
+        }
+    }
+
+    /// Takes what the client has acknowledged of its durable queue since the last call.
+    pub fn take_settled(&mut self) -> Settled {
+        std::mem::take(&mut self.settled)
+    }
+
+    /// Whether [`Outbound::take_settled`] would give something.
+    #[must_use]
+    pub fn has_settled(&self) -> bool {
+        !self.settled.is_empty()
+    }
+
+    /// First durable sequence number that is not settled, given that all before it were handed out here.
+    #[must_use]
+    pub fn settled_floor(&self) -> u64 {
+        let unsent = self.sent_below();
+        self.inflight.values().filter_map(|entry| entry.seq).min().map_or(unsent, |seq| seq.min(unsent))
+    }
+}
