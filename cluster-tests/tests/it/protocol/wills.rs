@@ -1,0 +1,115 @@
+//! Wills: when they are published, and when not.
+
+use bytes::Bytes;
+use cluster_tests::client::{Client, Options, Protocol, Will};
+use cluster_tests::raw;
+use fulmar_mqtt::packet::{self, Connect};
+use fulmar_mqtt::{Packet, QoS, ReasonCode, TopicName, Version};
+
+use crate::support::{PROTOCOLS, SOON, client, persistent, raw_client, raw_connect, shared};
+
+fn with_will(mut connect: Connect, topic: &str, delay_s: u32) -> Connect {
+    connect.will = Some(packet::Will {
+        topic: TopicName::new(topic.to_owned()).unwrap(),
+        payload: Bytes::copy_from_slice(connect.client_id.as_bytes()),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        delay_s,
+        properties: Default::default(),
+    });
+    connect
+}
+
+/// A client that hears the wills under one topic.
+async fn witness(address: std::net::SocketAddr, topic: &str) -> Client {
+    let mut witness = client(address, Protocol::V5, &format!("witness-of-{topic}")).await;
+    witness.subscribe(&format!("{topic}/#"), 1).await.unwrap();
+    witness
+}
+
+#[tokio::test]
+async fn a_lost_connection_publishes_the_will_and_a_disconnect_does_not() {
+    let server = shared().await;
+    for protocol in PROTOCOLS {
+        let mut witness = witness(server.mqtt(), "lost").await;
+        let will = |payload: &str| Will {
+            topic: "lost/will".into(),
+            payload: payload.into(),
+            qos: 1,
+            retain: true,
+            delay_s: None,
+        };
+        let polite = Options { will: Some(will("polite")), ..Options::new(protocol, "polite") };
+        Client::connect(server.mqtt(), polite).await.unwrap().disconnect().await.unwrap();
+        let lost = Options { will: Some(will("lost")), ..Options::new(protocol, "lost") };
+        Client::connect(server.mqtt(), lost).await.unwrap().abort().await;
+        let message = witness.receive(SOON).await.unwrap();
+        assert_eq!((message.text().as_str(), message.qos), ("lost", 1), "{protocol:?}: only the lost one's will");
+        // It was to be retained.
+        let mut late = client(server.mqtt(), protocol, "late").await;
+        late.subscribe("lost/will", 1).await.unwrap();
+        let message = late.receive(SOON).await.unwrap();
+        assert_eq!((message.text().as_str(), message.retain), ("lost", true));
+        let ticket = late.publish("lost/will", 1, true, "").await.unwrap();
+        late.acked(ticket, SOON).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_will_is_published_by_what_ends_a_connection_badly() {
+    let server = shared().await;
+    let mut witness = witness(server.mqtt(), "bad").await;
+    for version in [Version::V311, Version::V5] {
+        // A malformed packet.
+        let (mut client, _) = raw_connect(server.mqtt(), with_will(raw::connect(version, "malformed"), "bad/t", 0)).await;
+        client.send_bytes(&[0xFF, 0xFF]).await.unwrap();
+        assert_eq!(witness.receive(SOON).await.unwrap().text(), "malformed", "{version:?}");
+        // A keep alive that ran out.
+        let mut silent = with_will(raw::connect(version, "silent"), "bad/t", 0);
+        silent.keep_alive_s = 1;
+        let (client, _) = raw_connect(server.mqtt(), silent).await;
+        assert_eq!(witness.receive(SOON).await.unwrap().text(), "silent", "{version:?}");
+        drop(client);
+        // A newer connection with the same id.
+        let contested = with_will(raw::connect(version, "contested"), "bad/t", 0);
+        let (client, _) = raw_connect(server.mqtt(), contested).await;
+        let newer = raw_client(server.mqtt(), version, "contested").await;
+        assert_eq!(witness.receive(SOON).await.unwrap().text(), "contested", "{version:?}");
+        drop((client, newer));
+    }
+    // The wish of the client itself.
+    let (mut client, _) = raw_connect(server.mqtt(), with_will(raw::connect(Version::V5, "wish"), "bad/t", 0)).await;
+    client.send(&raw::disconnect(ReasonCode::DisconnectWithWill)).await.unwrap();
+    assert_eq!(witness.receive(SOON).await.unwrap().text(), "wish");
+}
+
+#[tokio::test]
+async fn a_delayed_will_is_cancelled_by_coming_back() {
+    let server = shared().await;
+    let mut witness = witness(server.mqtt(), "delayed").await;
+    let back = with_will(persistent(Version::V5, "back"), "delayed/t", 1);
+    drop(raw_connect(server.mqtt(), back).await);
+    let (_again, connack) = raw_connect(server.mqtt(), persistent(Version::V5, "back")).await;
+    assert!(connack.session_present);
+    // The measure of time: a later one with a longer delay, which does not come back.
+    drop(raw_connect(server.mqtt(), with_will(persistent(Version::V5, "away"), "delayed/t", 2)).await);
+    assert_eq!(witness.receive(SOON).await.unwrap().text(), "away", "the will of who came back is not published");
+    for id in ["back", "away"] {
+        raw_client(server.mqtt(), Version::V5, id).await; // discards the session
+    }
+}
+
+#[tokio::test]
+async fn a_delayed_will_comes_with_the_end_of_its_session() {
+    let server = shared().await;
+    let mut witness = witness(server.mqtt(), "early").await;
+    let mut connect = with_will(persistent(Version::V5, "expires"), "early/t", 3600);
+    connect.properties.session_expiry_s = Some(1);
+    drop(raw_connect(server.mqtt(), connect).await);
+    assert_eq!(witness.receive(SOON).await.unwrap().text(), "expires");
+    // [v5 MQTT-3.1.3.2.2] a clean start ends the session too.
+    drop(raw_connect(server.mqtt(), with_will(persistent(Version::V5, "discarded"), "early/t", 3600)).await);
+    let mut fresh = raw_client(server.mqtt(), Version::V5, "discarded").await;
+    assert_eq!(witness.receive(SOON).await.unwrap().text(), "discarded");
+    fresh.send(&Packet::PingReq).await.unwrap();
+}
