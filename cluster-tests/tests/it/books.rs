@@ -1,6 +1,6 @@
 //! The books: each delivery that was taken on ends in exactly one way.
 
-use cluster_tests::client::{Client, Options, Protocol};
+use cluster_tests::client::{Client, Options, Protocol, Ticket};
 use cluster_tests::raw;
 use fulmar_mqtt::{Packet, QoS, Version};
 use rand::prelude::*;
@@ -51,14 +51,15 @@ async fn a_mixed_load_leaves_balanced_books() {
     for (number, protocol) in PROTOCOLS.into_iter().cycle().take(4).enumerate() {
         publishers.push((client(address, protocol, &format!("publisher-{number}")).await, protocol));
     }
-    let mut tickets = [const { Vec::new() }; 4];
+    let mut tickets: [Vec<Ticket>; 4] = Default::default();
     for _ in 0..1500 {
         let at = random.random_range(0..publishers.len());
         let (publisher, protocol) = &mut publishers[at];
         let qos = random.random_range(0..3);
-        let topic = ["live/a", "live/b/c", "live/shared", "durable/away/t", "durable/expires/t", "durable/there/t", "nobody"]
-            .choose(&mut random)
-            .unwrap();
+        let topic =
+            ["live/a", "live/b/c", "live/shared", "durable/away/t", "durable/expires/t", "durable/there/t", "nobody"]
+                .choose(&mut random)
+                .unwrap();
         let payload = vec![b'x'; random.random_range(0..400)];
         let retain = random.random_ratio(1, 20);
         let ticket = if *protocol == Protocol::V5 && topic.starts_with("durable/expires") {
@@ -69,6 +70,12 @@ async fn a_mixed_load_leaves_balanced_books() {
         };
         if qos > 0 {
             tickets[at].push(ticket);
+        }
+        // rumqttc stalls where acknowledgements of QoS 1 and 2 overtake each other in a full window: it never is full.
+        if tickets[at].len() >= 50 {
+            for ticket in std::mem::take(&mut tickets[at]) {
+                publisher.acked(ticket, SOON).await.unwrap();
+            }
         }
     }
     for ((publisher, _), tickets) in publishers.iter_mut().zip(tickets) {

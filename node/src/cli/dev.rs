@@ -95,12 +95,21 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
         None => temporary_dir()?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(supervise(&dir, &ports));
-    if options.data_dir.is_none() {
+    let ended = runtime.block_on(supervise(&dir, &ports))?;
+    if options.data_dir.is_none() && ended == Ended::ByUs {
         // Best effort: a directory left behind in the temporary place harms nobody.
         let _ = fs::remove_dir_all(&dir);
+    } else {
+        println!("kept: {}", dir.display());
     }
-    result
+    Ok(())
+}
+
+/// How the node that we started came to its end. One that was killed may have been started again by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    ByUs,
+    ByItself,
 }
 
 fn temporary_dir() -> anyhow::Result<PathBuf> {
@@ -109,7 +118,7 @@ fn temporary_dir() -> anyhow::Result<PathBuf> {
     Ok(dir)
 }
 
-async fn supervise(dir: &Path, ports: &Ports) -> anyhow::Result<()> {
+async fn supervise(dir: &Path, ports: &Ports) -> anyhow::Result<Ended> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let ca = certificates(dir, ports.host)?;
@@ -139,22 +148,21 @@ async fn supervise(dir: &Path, ports: &Ports) -> anyhow::Result<()> {
             node = None;
         }
     }
-    if let Some(mut node) = node {
-        println!("stopping node 0 (pid {pid}); Ctrl-C again kills it");
-        stop(&mut node, ProcessSignal::TERM);
-        let by = Instant::now() + LEAVE;
-        while node.try_wait()?.is_none() {
-            tokio::select! {
-                _ = interrupt.recv() => stop(&mut node, ProcessSignal::KILL),
-                _ = terminate.recv() => stop(&mut node, ProcessSignal::KILL),
-                () = tokio::time::sleep(Duration::from_millis(20)) => {}
-            }
-            if Instant::now() > by {
-                stop(&mut node, ProcessSignal::KILL);
-            }
+    let Some(mut node) = node else { return Ok(Ended::ByItself) };
+    println!("stopping node 0 (pid {pid}); Ctrl-C again kills it");
+    stop(&mut node, ProcessSignal::TERM);
+    let by = Instant::now() + LEAVE;
+    while node.try_wait()?.is_none() {
+        tokio::select! {
+            _ = interrupt.recv() => stop(&mut node, ProcessSignal::KILL),
+            _ = terminate.recv() => stop(&mut node, ProcessSignal::KILL),
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+        if Instant::now() > by {
+            stop(&mut node, ProcessSignal::KILL);
         }
     }
-    Ok(())
+    Ok(Ended::ByUs)
 }
 
 fn stop(node: &mut Child, with: ProcessSignal) {

@@ -8,7 +8,10 @@ use actix_web::http::header::ContentType;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use anyhow::Context;
 
+use fulmar_broker::state::DROPPED;
+
 use crate::dispatch::Dispatch;
+use crate::telemetry::metrics::Reading;
 
 /// Where the node is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,20 +78,28 @@ fn serve(listener: TcpListener, probes: web::Data<Probes>) -> std::io::Result<()
 async fn metrics(probes: web::Data<Probes>) -> HttpResponse {
     let dispatch = &probes.dispatch;
     let state = dispatch.replica().read();
+    let books = state.books();
+    let unaccounted = u64::try_from(books.unaccounted().unsigned_abs()).unwrap_or(u64::MAX);
+    let dropped = DROPPED.iter().map(|(reason, label)| (Some(*label), books.dropped(*reason))).collect();
     let now = [
-        (
+        Reading::new(
             "live_open",
-            "Live deliveries of QoS 1 and 2 that are queued or unacknowledged",
+            "Live deliveries of QoS 1 and 2, queued or unacknowledged",
             dispatch.metrics().live_open(),
         ),
-        ("subscriptions", "Live subscriptions of connected sessions", dispatch.subscription_count() as u64),
-        ("sessions", "Sessions, connected or not", state.session_count() as u64),
-        ("retained_messages", "Retained messages", state.retained().len() as u64),
-        ("replicated_bytes", "Bytes of queues, retained messages and wills", state.bytes()),
-        (
+        Reading::new("subscriptions", "Live subscriptions of connected sessions", dispatch.subscription_count() as u64),
+        Reading::new("sessions", "Sessions, connected or not", state.session_count() as u64),
+        Reading::new("retained_messages", "Retained messages", state.retained().len() as u64),
+        Reading::new("replicated_bytes", "Bytes of queues, retained messages and wills", state.bytes()),
+        Reading::new("durable_obligations", "Durable deliveries taken on since the state began", books.created),
+        Reading::new("durable_delivered", "Durable deliveries acknowledged by their receivers", books.delivered),
+        Reading::new("durable_queued", "Durable deliveries in queues", books.queued),
+        Reading::new("durable_expired", "Durable deliveries whose message expired in the queue", books.expired),
+        Reading { name: "durable_dropped", help: "Durable deliveries dropped, by the bound or cause", values: dropped },
+        Reading::new(
             "obligations_unaccounted",
             "Durable obligations that are neither delivered, queued, expired nor dropped; never other than 0",
-            u64::try_from(state.books().unaccounted().unsigned_abs()).unwrap_or(u64::MAX),
+            unaccounted,
         ),
     ];
     drop(state);

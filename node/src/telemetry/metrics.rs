@@ -56,6 +56,22 @@ impl Turned {
     }
 }
 
+/// A figure that is read when it is asked for.
+#[derive(Debug)]
+pub struct Reading {
+    pub name: &'static str,
+    pub help: &'static str,
+    /// One value, or one for each reason of a closed list.
+    pub values: Vec<(Option<&'static str>, u64)>,
+}
+
+impl Reading {
+    #[must_use]
+    pub fn new(name: &'static str, help: &'static str, value: u64) -> Reading {
+        Reading { name, help, values: vec![(None, value)] }
+    }
+}
+
 /// See the module.
 pub struct Metrics {
     registry: Registry,
@@ -188,14 +204,16 @@ impl Metrics {
 
     /// The Prometheus text form of the counters, and of figures that are read at this moment.
     #[must_use]
-    pub fn render(&self, now: &[(&str, &str, u64)]) -> String {
+    pub fn render(&self, now: &[Reading]) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = prometheus_client::encoding::text::encode_registry(&mut text, &self.registry);
-        for (name, help, value) in now {
-            text.push_str(&format!(
-                "# HELP fulmar_{name} {help}.\n# TYPE fulmar_{name} gauge\nfulmar_{name} {value}\n"
-            ));
+        for Reading { name, help, values } in now {
+            text.push_str(&format!("# HELP fulmar_{name} {help}.\n# TYPE fulmar_{name} gauge\n"));
+            for (reason, value) in values {
+                let label = reason.map(|reason| format!("{{reason=\"{reason}\"}}")).unwrap_or_default();
+                text.push_str(&format!("fulmar_{name}{label} {value}\n"));
+            }
         }
         text.push_str("# EOF\n");
         text

@@ -1,0 +1,219 @@
+//! MQTT over WebSocket, well-formed and not.
+
+use cluster_tests::raw;
+use fulmar_mqtt::{Packet, QoS, Version};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::ws::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, WebSocket, frame, request};
+use crate::support::{Honest, SOON, Server, encoded, raw_client, raw_subscribe, shared};
+
+async fn open(server: &Server) -> WebSocket<TcpStream> {
+    WebSocket::open(TcpStream::connect(server.at(1)).await.unwrap()).await
+}
+
+fn connect(client_id: &str) -> Vec<u8> {
+    encoded(&Packet::Connect(Box::new(raw::connect(Version::V311, client_id))), Version::V311).to_vec()
+}
+
+const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
+const PINGREQ: [u8; 2] = [0xC0, 0];
+const PINGRESP: [u8; 2] = [0xD0, 0];
+
+/// The next `count` bytes of MQTT, in whatever frames.
+async fn mqtt(socket: &mut WebSocket<TcpStream>, count: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while bytes.len() < count {
+        let (opcode, payload) = socket.next().await.expect("the connection lives");
+        assert!(matches!(opcode, BINARY | CONTINUATION), "opcode {opcode}");
+        bytes.extend(payload);
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn the_upgrade_is_answered_to_the_letter_on_any_path() {
+    let server = shared().await;
+    for path in ["/", "/mqtt", "/any/path?with=query", "/mqtt/"] {
+        for protocol in ["mqtt", "mqttv3.1", "other, mqtt"] {
+            let stream = TcpStream::connect(server.at(1)).await.unwrap();
+            let socket = WebSocket::ask(stream, path, protocol).await;
+            let answer = String::from_utf8(socket.answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 101 "), "{path} {protocol}: {answer}");
+            // A vendor's C client looks for these very bytes. The value is the RFC's own example.
+            assert!(answer.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{answer}");
+            let chosen = if protocol == "mqttv3.1" { "mqttv3.1" } else { "mqtt" };
+            let lower = answer.to_ascii_lowercase();
+            assert!(lower.contains(&format!("\r\nsec-websocket-protocol: {chosen}\r\n")), "{answer}");
+            assert!(lower.contains("\r\nupgrade: websocket\r\n"), "{answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_upgrade_to_mqtt_is_refused() {
+    let server = shared().await;
+    let good = request("/mqtt", "mqtt");
+    for (what, request, status) in [
+        ("a plain GET", "GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "426"),
+        ("another sub-protocol", request("/mqtt", "chat"), "400"),
+        ("no key", good.replace("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""), "400"),
+        ("an old version", good.replace("Version: 13", "Version: 8"), "400 or 426"),
+        ("no HTTP", "MQTT\r\n\r\n".to_owned(), "400"),
+        ("a header without end", format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(500_000)), "431 or 400"),
+    ] {
+        let mut stream = TcpStream::connect(server.at(1)).await.unwrap();
+        // It may be closed before all of it is written.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = [0; 12];
+        match tokio::time::timeout(SOON, stream.read_exact(&mut answer)).await.expect("an answer or the end") {
+            Ok(_) => {
+                let answer = String::from_utf8_lossy(&answer);
+                assert!(status.contains(answer.split(' ').nth(1).unwrap()), "{what}: {answer}");
+            }
+            // Closed without a word is as good where the request made no sense.
+            Err(_) => assert!(what == "no HTTP" || what == "a header without end", "{what}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn packets_may_be_cut_and_joined_in_any_way() {
+    let server = shared().await;
+    // Byte by byte, each in a frame of its own.
+    let mut socket = open(&server).await;
+    for byte in connect("ws-bytes") {
+        socket.send(true, BINARY, &[byte]).await;
+    }
+    assert_eq!(mqtt(&mut socket, 4).await, CONNACK);
+    // As fragments of one message, with control frames and empty ones between.
+    socket.send(false, BINARY, &PINGREQ[..1]).await;
+    socket.send(true, PING, b"are you there").await;
+    socket.send(false, CONTINUATION, &[]).await;
+    socket.send(true, CONTINUATION, &PINGREQ[1..]).await;
+    let (mut pong, mut pinged) = (None, Vec::new());
+    while pong.is_none() || pinged.len() < 2 {
+        match socket.next().await.unwrap() {
+            (PONG, payload) => pong = Some(payload),
+            (_, payload) => pinged.extend(payload),
+        }
+    }
+    assert_eq!(pong.unwrap(), b"are you there");
+    assert_eq!(pinged, PINGRESP);
+    // Several packets in one frame, the last one's end in the next.
+    socket.send(true, BINARY, &[0xC0, 0, 0xC0, 0, 0xC0]).await;
+    socket.send(true, BINARY, &[0]).await;
+    assert_eq!(mqtt(&mut socket, 6).await, PINGRESP.repeat(3));
+    // CONNECT and more at once.
+    let mut socket = open(&server).await;
+    let mut bytes = connect("ws-joined");
+    bytes.extend(PINGREQ);
+    socket.send(true, BINARY, &bytes).await;
+    assert_eq!(mqtt(&mut socket, 6).await, [&CONNACK[..], &PINGRESP].concat());
+    // The upgrade, and frames in the same write.
+    let mut stream = TcpStream::connect(server.at(1)).await.unwrap();
+    let mut bytes = request("/mqtt", "mqtt").into_bytes();
+    bytes.extend(frame(true, BINARY, true, &connect("ws-early")));
+    stream.write_all(&bytes).await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(&CONNACK) {
+        let byte = tokio::time::timeout(SOON, stream.read_u8()).await.expect("CONNACK").unwrap();
+        seen.push(byte);
+    }
+}
+
+#[tokio::test]
+async fn a_packet_as_large_as_allowed_passes_in_one_frame_and_in_many() {
+    let server = shared().await;
+    let mut client = raw::RawClient::new(open(&server).await.into_stream(), Version::V5);
+    client.handshake(raw::connect(Version::V5, "ws-large"), SOON).await.unwrap();
+    raw_subscribe(&mut client, "ws-large/t", QoS::AtMostOnce).await;
+    let payload = vec![0x5A; 256 * 1024 - 100];
+    for _ in 0..3 {
+        client.send(&Packet::Publish(raw::publish(0, "ws-large/t", QoS::AtMostOnce, payload.clone()))).await.unwrap();
+        assert_eq!(crate::support::raw_publish(&mut client).await.payload, payload);
+    }
+    let mut socket = open(&server).await;
+    socket.send(true, BINARY, &connect("ws-whole")).await;
+    mqtt(&mut socket, 4).await;
+    let publish = raw::publish(0, "ws-large/t", QoS::AtMostOnce, payload.clone());
+    socket.send(true, BINARY, &encoded(&Packet::Publish(publish), Version::V311)).await;
+    assert_eq!(crate::support::raw_publish(&mut client).await.payload, payload);
+}
+
+/// Each ends the connection; a close frame with a code may come before.
+#[tokio::test]
+async fn frames_that_are_not_allowed_end_the_connection() {
+    let server = shared().await;
+    let mut honest = Honest::connect(server.mqtt(), "ws-frames").await;
+    let ping = |last, opcode| frame(last, opcode, true, &PINGREQ);
+    let mut huge = frame(true, BINARY, true, &[]);
+    huge.splice(1..2, [0xFF, 0, 0, 0, 1, 0, 0, 0, 0]); // 4 GiB follow, it says
+    let mut many = Vec::new();
+    for _ in 0..200 {
+        many.extend(frame(false, CONTINUATION, true, &vec![0x30; 16 * 1024]));
+    }
+    many.splice(0..1, [BINARY]);
+    for (what, bytes) in [
+        ("a text frame", frame(true, TEXT, true, &PINGREQ)),
+        ("a text frame in parts", [frame(false, TEXT, true, &PINGREQ), ping(true, CONTINUATION)].concat()),
+        ("a frame without mask", frame(true, BINARY, false, &PINGREQ)),
+        ("a reserved opcode", ping(true, 3)),
+        ("a reserved bit", [vec![0xC2], ping(true, BINARY)[1..].to_vec()].concat()),
+        ("a continuation of nothing", ping(true, CONTINUATION)),
+        ("a message within a message", [ping(false, BINARY), ping(false, BINARY)].concat()),
+        ("a ping in parts", ping(false, PING)),
+        ("a ping beyond 125 bytes", frame(true, PING, true, &[0; 126])),
+        ("a frame of 4 GiB", huge),
+        ("a message without end", many),
+        ("a close", frame(true, CLOSE, true, &1000u16.to_be_bytes())),
+        ("no MQTT", frame(true, BINARY, true, b"GET / HTTP/1.1\r\n\r\n")),
+        ("no frame at all", vec![0xFF; 3000]),
+    ] {
+        let mut socket = open(&server).await;
+        socket.send(true, BINARY, &connect("ws-wrong")).await;
+        assert_eq!(mqtt(&mut socket, 4).await, CONNACK);
+        // The node may close before all of it is written.
+        let _ = socket.stream().write_all(&bytes).await;
+        println!("{what}");
+        let frames = socket.ended().await;
+        let answers = frames.iter().filter(|(opcode, _)| matches!(*opcode, BINARY | CONTINUATION)).count();
+        // In the ping-in-a-message cases a packet may have been taken before the wrong frame came.
+        let allowed = usize::from(what == "a message within a message");
+        assert!(answers <= allowed, "{what}: {frames:?}");
+    }
+    honest.is_served().await;
+}
+
+#[tokio::test]
+async fn a_refused_connect_is_answered_before_the_close() {
+    let server = shared().await;
+    let mut socket = open(&server).await;
+    let mut connect = raw::connect(Version::V5, "ws-refused");
+    connect.username = Some("nobody".into());
+    connect.password = Some("nothing".into());
+    let bytes = encoded(&Packet::Connect(Box::new(connect)), Version::V5);
+    socket.send(true, BINARY, &bytes).await;
+    let frames = socket.ended().await;
+    let (opcode, connack) = &frames[0];
+    assert_eq!((*opcode, connack[0], connack[3]), (BINARY, 0x20, 0x86), "{frames:?}");
+}
+
+#[tokio::test]
+async fn clients_of_both_doors_hear_each_other() {
+    let server = shared().await;
+    let mut over_ws = raw::RawClient::new(open(&server).await.into_stream(), Version::V5);
+    over_ws.handshake(raw::connect(Version::V5, "ws-both"), SOON).await.unwrap();
+    raw_subscribe(&mut over_ws, "ws-both/t", QoS::AtMostOnce).await;
+    let mut over_tcp = raw_client(server.mqtt(), Version::V311, "tcp-both").await;
+    raw_subscribe(&mut over_tcp, "ws-both/t", QoS::AtMostOnce).await;
+    for text in ["from ws", "from tcp"] {
+        let publish = Packet::Publish(raw::publish(0, "ws-both/t", QoS::AtMostOnce, text));
+        match text {
+            "from ws" => over_ws.send(&publish).await.unwrap(),
+            _ => over_tcp.send(&publish).await.unwrap(),
+        }
+        assert_eq!(crate::support::raw_publish(&mut over_ws).await.payload, text);
+        assert_eq!(crate::support::raw_publish(&mut over_tcp).await.payload, text);
+    }
+}

@@ -31,7 +31,9 @@ async fn unacknowledged_qos_1_comes_again_marked_with_its_id_and_what_waited_com
         first.send(&Packet::PubAck(Ack::success(ids[1]))).await.unwrap();
         first.send(&Packet::PingReq).await.unwrap();
         first.expect("PINGRESP", SOON, |packet| (*packet == Packet::PingResp).then_some(())).await.unwrap();
-        drop(first);
+        // Gone for the node too: what comes now waits.
+        first.send(&raw::disconnect(ReasonCode::Success)).await.unwrap();
+        first.expect_close(SOON).await.unwrap();
         publish(4).await;
 
         let (mut again, connack) = raw_connect(server.mqtt(), persistent(version, "dup")).await;

@@ -220,6 +220,45 @@ async fn a_3_1_1_client_may_send_more_than_the_ring_before_it_reads() {
     }
 }
 
+/// [v5 MQTT-4.6.0-2, 4.6.0-3] acknowledgements come in the order of the publishes that they are for.
+#[tokio::test]
+async fn a_mixed_pipeline_is_acknowledged_whole_and_in_order() {
+    const MESSAGES: u16 = 600;
+    let server = shared().await;
+    for version in VERSIONS {
+        let mut subscriber = raw_client(server.mqtt(), version, "mixed-s").await;
+        raw_subscribe(&mut subscriber, "mixed/t", QoS::AtMostOnce).await;
+        let mut publisher = raw_client(server.mqtt(), version, "mixed-p").await;
+        let (mut sent, mut begun, mut ended) = (0, 0, 0);
+        while ended < MESSAGES {
+            // 60 at a time, well within anybody's receive maximum.
+            while sent < MESSAGES && sent - ended < 60 {
+                sent += 1;
+                let qos = if sent % 2 == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+                let publish = raw::publish(sent, "mixed/t", qos, sent.to_string());
+                publisher.send(&Packet::Publish(publish)).await.unwrap();
+            }
+            let (name, packet_id, reason) = raw_ack(&mut publisher).await;
+            assert_eq!(reason, ReasonCode::Success);
+            if name == "PUBCOMP" {
+                assert_eq!(packet_id % 2, 1);
+                ended += 1;
+                continue;
+            }
+            begun += 1;
+            assert_eq!(packet_id, begun, "{version:?}: {name} out of order");
+            if name == "PUBREC" {
+                publisher.send(&Packet::PubRel(fulmar_mqtt::packet::Ack::success(packet_id))).await.unwrap();
+            } else {
+                ended += 1;
+            }
+        }
+        for number in 1..=MESSAGES {
+            assert_eq!(raw_publish(&mut subscriber).await.payload, number.to_string(), "{version:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn qos_2_is_delivered_once_however_often_it_is_sent() {
     let server = shared().await;

@@ -61,7 +61,8 @@ async fn a_will_is_published_by_what_ends_a_connection_badly() {
     let mut witness = witness(server.mqtt(), "bad").await;
     for version in [Version::V311, Version::V5] {
         // A malformed packet.
-        let (mut client, _) = raw_connect(server.mqtt(), with_will(raw::connect(version, "malformed"), "bad/t", 0)).await;
+        let (mut client, _) =
+            raw_connect(server.mqtt(), with_will(raw::connect(version, "malformed"), "bad/t", 0)).await;
         client.send_bytes(&[0xFF, 0xFF]).await.unwrap();
         assert_eq!(witness.receive(SOON).await.unwrap().text(), "malformed", "{version:?}");
         // A keep alive that ran out.

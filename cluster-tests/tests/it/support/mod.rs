@@ -303,7 +303,7 @@ pub(crate) struct Honest {
 
 impl Honest {
     pub(crate) async fn connect(address: SocketAddr, name: &str) -> Honest {
-        let mut client = client(address, Protocol::V5, name).await;
+        let mut client = client(address, Protocol::V5, &format!("honest-{name}")).await;
         let topic = format!("honest/{name}");
         client.subscribe(&topic, 1).await.unwrap();
         Honest { client, topic, count: 0 }

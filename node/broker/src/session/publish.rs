@@ -146,8 +146,12 @@ impl Session {
         self.ring.done(token, reason);
         while let Some((packet_id, qos, reason)) = self.ring.pop() {
             let shown = if self.version == Version::V5 { reason } else { ReasonCode::Success };
-            if reason.is_error() && reason != ReasonCode::NotAuthorized && self.version != Version::V5 {
+            let unsayable = match self.version {
+                Version::V5 => reason == ReasonCode::PacketTooLarge,
                 // A 3.x client cannot be told no: it gets no acknowledgement, and sends again after it reconnects.
+                _ => reason.is_error() && reason != ReasonCode::NotAuthorized,
+            };
+            if unsayable {
                 self.fail(reason, None, outputs);
                 return;
             }
@@ -193,7 +197,8 @@ impl Session {
 
     /// A PUBLISH that was larger than the session takes and was read past: said so where MQTT can, dropped otherwise.
     pub(super) fn skipped(&mut self, skipped: SkippedPublish, outputs: &mut Vec<Output>) {
-        let reason = if self.version == Version::V5 { ReasonCode::PacketTooLarge } else { ReasonCode::Success };
+        // PUBACK knows no "packet too large" [v5 3.4.2.1]; that a bound was exceeded it can say.
+        let reason = if self.version == Version::V5 { ReasonCode::QuotaExceeded } else { ReasonCode::Success };
         let ack = Ack::with_reason(skipped.packet_id, reason);
         match skipped.qos {
             QoS::AtMostOnce => {}

@@ -164,6 +164,14 @@ fn a_refusal_reaches_an_mqtt_5_client_and_closes_a_3_x_client_unacknowledged() {
 }
 
 #[test]
+fn what_is_too_large_to_keep_ends_the_connection() {
+    let mut talk = Talk::v5();
+    let taken = token(&talk.publish("a", QoS::AtLeastOnce, 1));
+    let outputs = talk.say(Input::Accepted { token: taken, reason: ReasonCode::PacketTooLarge });
+    assert_eq!(ended(&outputs), Some(ReasonCode::PacketTooLarge));
+}
+
+#[test]
 fn a_refused_qos_2_publish_leaves_its_packet_id_free() {
     let mut talk = Talk::v5();
     let taken = token(&talk.publish("a", QoS::ExactlyOnce, 1));
@@ -175,7 +183,7 @@ fn a_refused_qos_2_publish_leaves_its_packet_id_free() {
 fn a_skipped_publish_is_answered() {
     let skipped = |qos, packet_id| Input::Skipped(SkippedPublish { qos, packet_id, size: 9999 });
     let mut v5 = Talk::v5();
-    let too_large = Ack::with_reason(2, ReasonCode::PacketTooLarge);
+    let too_large = Ack::with_reason(2, ReasonCode::QuotaExceeded);
     assert_eq!(v5.say(skipped(QoS::AtMostOnce, 0)), []);
     assert_eq!(v5.say(skipped(QoS::AtLeastOnce, 2)), [Output::Send(Packet::PubAck(too_large.clone()))]);
     assert_eq!(v5.say(skipped(QoS::ExactlyOnce, 2)), [Output::Send(Packet::PubRec(too_large))]);
