@@ -48,7 +48,7 @@ fn commands() -> Vec<command::Command> {
             expiry_s: 60,
             will: Some(Will { publication: publication.clone(), message_expiry_s: Some(0), delay_s: 5 }),
         }),
-        C::Release(Release { session: session(), discard_will: true, expiry_s: Some(0) }),
+        C::Release(Release { session: session(), discard_will: true, expiry_s: Some(0), sent_below: Some(9) }),
         C::Subscribe(Subscribe {
             session: session(),
             filters: vec![Subscription {

@@ -18,6 +18,13 @@ fn balance(metrics: &Metrics, qos: &str) -> (u64, u64) {
     (metrics.sum(&["fulmar_live_obligations_total", &qos]), ended)
 }
 
+/// The same for what the replicated state keeps for sessions that outlive their connection.
+fn durable_balance(metrics: &Metrics) -> (u64, u64) {
+    let ended = ["fulmar_durable_delivered", "fulmar_durable_queued", "fulmar_durable_expired"];
+    let ended: u64 = ended.iter().map(|name| metrics.get(name)).sum();
+    (metrics.get("fulmar_durable_obligations"), ended + metrics.sum(&["fulmar_durable_dropped"]))
+}
+
 #[tokio::test]
 async fn a_mixed_load_leaves_balanced_books() {
     // Small bounds, so that drops and waiting happen too.
@@ -88,7 +95,8 @@ async fn a_mixed_load_leaves_balanced_books() {
         let publish = raw::publish(0, "deaf/t", QoS::AtMostOnce, vec![7; 50_000]);
         flood.send(&Packet::Publish(publish)).await.unwrap();
     }
-    server.metric("fulmar_live_dropped_total{qos=\"0\",reason=\"queue_full\"}", |n| n > 0).await;
+    flood.send(&Packet::PingReq).await.unwrap();
+    flood.expect("PINGRESP", SOON, |packet| (*packet == Packet::PingResp).then_some(())).await.unwrap();
     // Some leave with things on their way, some come back, one is taken over.
     drop(live.drain(..2));
     let _takes_over = client(address, Protocol::V5, "live-3").await;
@@ -108,6 +116,14 @@ async fn a_mixed_load_leaves_balanced_books() {
         assert_eq!(created, ended, "QoS {qos}: taken on, and ended");
     }
     assert_eq!(metrics.get("fulmar_live_open"), 0);
+    assert!(
+        metrics.get("fulmar_live_dropped_total{qos=\"0\",reason=\"queue_full\"}") > 0,
+        "the deaf one's queue is small"
+    );
+    let (created, ended) = durable_balance(&metrics);
+    assert!(created > 0);
+    assert_eq!(created, ended, "durable: taken on, and ended or queued");
+    assert!(metrics.get("fulmar_durable_dropped{reason=\"queue_full\"}") > 0, "what was away held only 100");
     assert_eq!(metrics.get("fulmar_obligations_unaccounted"), 0);
 
     // Also once the durable sessions are discarded with what they held.
@@ -115,7 +131,11 @@ async fn a_mixed_load_leaves_balanced_books() {
         drop(raw_client(address, Version::V5, id).await);
     }
     server.metric("fulmar_sessions", |n| n == 0).await;
-    assert_eq!(server.metrics().await.get("fulmar_obligations_unaccounted"), 0);
+    let metrics = server.metrics().await;
+    assert_eq!(metrics.get("fulmar_durable_queued"), 0);
+    let (created, ended) = durable_balance(&metrics);
+    assert_eq!(created, ended, "durable, in the end");
+    assert_eq!(metrics.get("fulmar_obligations_unaccounted"), 0);
 }
 
 #[tokio::test]

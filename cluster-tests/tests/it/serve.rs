@@ -41,12 +41,14 @@ async fn sigterm_tells_clients_refuses_new_ones_and_exits_well() {
 
 #[tokio::test]
 async fn what_was_queued_is_flushed_before_the_node_leaves() {
-    let mut server = Server::open().await;
+    let config = format!("[session]\nlive_queue_bytes_max = \"64MiB\"\n{OPEN}");
+    let mut server = Server::start(&config).await;
     let mut subscriber = raw_client(server.mqtt(), Version::V5, "s").await;
     raw_subscribe(&mut subscriber, "t", QoS::AtMostOnce).await;
     let mut publisher = raw_client(server.mqtt(), Version::V5, "p").await;
-    for _ in 0..200 {
-        let publish = raw::publish(0, "t", QoS::AtMostOnce, vec![7; 1000]);
+    // 48 MB, within the queue's bounds: the socket of a subscriber that has not begun to read does not take it all.
+    for _ in 0..800 {
+        let publish = raw::publish(0, "t", QoS::AtMostOnce, vec![7; 60_000]);
         publisher.send(&Packet::Publish(publish)).await.unwrap();
     }
     publisher.send(&Packet::PingReq).await.unwrap();
@@ -54,7 +56,7 @@ async fn what_was_queued_is_flushed_before_the_node_leaves() {
     server.node.signal(Signal::Terminate).unwrap();
     let packets = subscriber.expect_close(SOON).await.unwrap();
     let publishes = packets.iter().filter(|packet| matches!(packet, Packet::Publish(_))).count();
-    assert_eq!(publishes, 200, "accepted before SIGTERM, so written before the end");
+    assert_eq!(publishes, 800, "accepted before SIGTERM, so written before the end");
     assert!(matches!(packets.last(), Some(Packet::Disconnect(_))), "{:?}", packets.last());
 }
 

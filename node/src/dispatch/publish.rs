@@ -201,9 +201,8 @@ impl Dispatch {
     }
 
     fn note_stalled(&self, receiver: &Arc<Receiver>) {
-        let mut stalled = self.stalled.lock();
-        if !stalled.iter().any(|known| known.id() == receiver.id()) {
-            stalled.push(receiver.clone());
+        if receiver.begin_stall() {
+            self.stalled.lock().push(receiver.clone());
         }
     }
 

@@ -44,6 +44,8 @@ pub struct Receiver {
     waker: AtomicWaker,
     signalled: AtomicBool,
     batches: AtomicU32,
+    /// Whether dispatch watches it for a stall.
+    stalled: AtomicBool,
     deadline_ms: AtomicU64,
 }
 
@@ -67,6 +69,7 @@ impl Receiver {
             waker: AtomicWaker::new(),
             signalled: AtomicBool::new(false),
             batches: AtomicU32::new(0),
+            stalled: AtomicBool::new(false),
             deadline_ms: AtomicU64::new(u64::MAX),
         }
     }
@@ -157,13 +160,20 @@ impl Receiver {
         }
     }
 
+    /// Notes that publishers wait; `true` if that was not known.
+    pub(super) fn begin_stall(&self) -> bool {
+        !self.stalled.swap(true, Ordering::AcqRel)
+    }
+
     /// Whether publishers wait for this receiver; one that took nothing for too long is told to go.
     pub(super) fn still_stalled(&self, now_ms: u64) -> bool {
+        // Taken back first: a publisher that begins to wait after the look notes it again.
+        self.stalled.store(false, Ordering::Release);
         let stalled_ms = self.outbound().stalled_ms(now_ms);
         if stalled_ms.is_some_and(|ms| ms >= STALL_MS_MAX) {
             self.tell(|port| port.close(ReasonCode::QuotaExceeded));
         }
-        stalled_ms.is_some()
+        stalled_ms.is_some() && self.begin_stall()
     }
 }
 

@@ -350,12 +350,13 @@ impl State {
             return;
         }
         let (key, epoch) = (self.receiver.key().clone(), self.receiver.epoch());
+        let sent_below = Some(self.receiver.outbound().sent_below());
         self.dispatch.unsubscribe(self.receiver.id(), self.session.filters());
         self.dispatch.close_receiver(&self.receiver, None, booked);
         self.dispatch.unregister(&self.receiver);
         self.dispatch.metrics().sessions_connected.dec();
         if !taken_over {
-            let release = Release { key, epoch, discard_will, expiry_s };
+            let release = Release { key, epoch, discard_will, expiry_s, sent_below };
             if let Err(error) = self.dispatch.propose(vec![Command::Release(release)]) {
                 tracing::error!(key = %self.receiver.key(), %error, "end of connection not committed");
             }

@@ -30,7 +30,7 @@ impl Authenticator {
         Authenticator { platform, verifications: Arc::new(Semaphore::new(VERIFICATIONS_MAX)) }
     }
 
-    /// Lets a client in, or not. Waits while too many others are being verified; the door bounds that wait.
+    /// Lets a client in, or not. Waits while too many others are being verified; the caller bounds that wait.
     ///
     /// # Errors
     /// Why the client is not let in.

@@ -23,6 +23,8 @@ pub struct Terms {
     pub limits: Arc<Limits>,
     pub oversize: OversizePolicy,
     pub peer: std::net::SocketAddr,
+    /// By when it must be known who the client is.
+    pub by: tokio::time::Instant,
     /// The client's certificate in DER, if it presented one.
     pub certificate: Option<Bytes>,
 }
@@ -101,10 +103,10 @@ impl Sessions {
         }
         let client_id = connect.client_id.clone();
         let refuse = |reason, detail| Refused { reason, detail, client_id: client_id.clone() };
-        let admission = self
-            .authenticator
-            .admit(&connect, &terms)
+        // Only this waits for others; a claim that has begun is seen through.
+        let admission = tokio::time::timeout_at(terms.by, self.authenticator.admit(&connect, &terms))
             .await
+            .map_err(|_| refuse(ReasonCode::ServerBusy, "too many passwords to verify"))?
             .map_err(|refusal| refuse(refusal.reason, refusal.detail))?;
         let opened = self.claim(&connect, assigned_client_id, admission, &terms).await;
         opened.map_err(|(reason, detail)| refuse(reason, detail))

@@ -22,10 +22,11 @@ async fn trickle(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite +
                 Ok(Ok(0) | Err(_)) => return,
                 Ok(Ok(_)) => {}
                 // Once closed on the other side, writing fails sooner or later; the read says so first.
-                Err(_) => match bytes.next() {
-                    Some(byte) => drop(stream.write_all(&[*byte]).await),
-                    None => {}
-                },
+                Err(_) => {
+                    if let Some(byte) = bytes.next() {
+                        let _ = stream.write_all(&[*byte]).await;
+                    }
+                }
             }
         }
     };
@@ -100,9 +101,8 @@ async fn who_does_not_upgrade_in_time_is_closed() {
                 if stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.is_err() {
                     return;
                 }
-                match timeout(TRICKLE, stream.read(&mut read)).await {
-                    Ok(Ok(0) | Err(_)) => return,
-                    Ok(Ok(_)) | Err(_) => {}
+                if let Ok(Ok(0) | Err(_)) = timeout(TRICKLE, stream.read(&mut read)).await {
+                    return;
                 }
                 // A moment between two requests, as a patient client would leave.
                 tokio::time::sleep(TRICKLE).await;
@@ -153,11 +153,11 @@ async fn who_never_reads_costs_a_bounded_queue_of_qos_0() {
     assert_eq!(came, MESSAGES);
     let grown = server.rss().saturating_sub(before);
     assert!(grown < 32 * MIB, "RSS grew by {grown} bytes, and {} were sent", MESSAGES * BYTES);
+    // Counted while it hangs, not only when it is gone.
+    let dropped = server.metric("fulmar_live_dropped_total{qos=\"0\",reason=\"queue_full\"}", |n| n > 0).await;
     let metrics = server.metrics().await;
-    let dropped = metrics.get("fulmar_live_dropped_total{qos=\"0\",reason=\"queue_full\"}");
     let delivered = metrics.get("fulmar_live_delivered_total{qos=\"0\"}");
     // Its socket and its queue hold some; each of the others is booked.
-    assert!(dropped > 0, "nothing was dropped");
     assert!(delivered + dropped <= 2 * MESSAGES as u64, "{delivered} + {dropped}");
     assert!(delivered + dropped + 1000 >= 2 * MESSAGES as u64, "{delivered} + {dropped}");
     drop(deaf);

@@ -144,6 +144,33 @@ async fn a_hundred_connections_that_fight_for_one_id_leave_one_owner() {
     assert_eq!(server.metrics().await.get("fulmar_obligations_unaccounted"), 0);
 }
 
+/// Claims that cross: whoever of them is registered last, it is the newest that stays, and it can be found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_cross_leave_one_owner_who_can_be_taken_over() {
+    let server = Arc::new(Server::open().await);
+    for round in 0..60 {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..16 {
+            let address = server.mqtt();
+            tasks.spawn(async move {
+                let mut client = RawClient::tcp(address, Version::V311).await.unwrap();
+                // Whoever is taken over before its CONNACK sees only the close.
+                let _ = client.handshake(raw::connect(Version::V311, "crossing"), SOON).await;
+                client
+            });
+        }
+        let mut clients = tasks.join_all().await;
+        let last = raw_client(server.mqtt(), Version::V311, "crossing").await;
+        for client in &mut clients {
+            let closed = client.expect_close(SOON).await;
+            assert!(closed.is_ok(), "round {round}: a connection stays open that was taken over: {closed:?}");
+        }
+        drop(last);
+    }
+    server.metric("fulmar_sessions_connected", |n| n == 0).await;
+    server.metric("fulmar_connections", |n| n == 0).await;
+}
+
 #[tokio::test]
 async fn a_session_ends_with_its_expiry() {
     let server = Server::open().await;

@@ -151,7 +151,13 @@ impl State {
         };
         let Some(owner) = session.owner() else { return };
         if let Some(at) = self.kept.origins.fell_at(owner.node, owner.generation) {
-            let release = Release { key: key.clone(), epoch: session.epoch, discard_will: false, expiry_s: None };
+            let release = Release {
+                key: key.clone(),
+                epoch: session.epoch,
+                discard_will: false,
+                expiry_s: None,
+                sent_below: None,
+            };
             self.let_go(key, at, &release, out);
         }
     }
@@ -169,7 +175,9 @@ impl State {
                 session.expiry_s = expiry_s.min(limits.session_expiry_s_max);
             }
             if let Some(queue) = session.queue_if_any() {
-                queue.offered = queue.next_seq;
+                // What an owner before this one may have sent stays sent.
+                let sent_below = release.sent_below.unwrap_or(queue.next_seq).min(queue.next_seq);
+                queue.offered = queue.offered.max(sent_below);
             }
         });
         if let Some(owner) = owner.filter(|owner| self.timers.owns_nothing(owner.node, owner.generation)) {

@@ -104,6 +104,8 @@ pub struct Release {
     pub discard_will: bool,
     /// A new session expiry from DISCONNECT, already capped.
     pub expiry_s: Option<u32>,
+    /// Queue entries from here on were never written to the client, as the owner knows; `None` where nobody does.
+    pub sent_below: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

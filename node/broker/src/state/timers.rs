@@ -74,7 +74,13 @@ impl State {
         let mut commands: Vec<Command> = orphans
             .take(most)
             .map(|(epoch, key)| {
-                Command::Release(Release { key: key.clone(), epoch, discard_will: false, expiry_s: None })
+                Command::Release(Release {
+                    key: key.clone(),
+                    epoch,
+                    discard_will: false,
+                    expiry_s: None,
+                    sent_below: None,
+                })
             })
             .collect();
         let timers = self.timers.due.iter().take_while(|((at, _), _)| *at <= now);

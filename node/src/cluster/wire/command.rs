@@ -205,12 +205,19 @@ impl Wire for Release {
             session: session(&self.key, self.epoch),
             discard_will: self.discard_will,
             expiry_s: self.expiry_s,
+            sent_below: self.sent_below,
         }
     }
 
     fn from_message(message: proto::Release) -> Result<Release, Error> {
         let (key, epoch) = required("session", message.session)?;
-        Ok(Release { key, epoch, discard_will: message.discard_will, expiry_s: message.expiry_s })
+        Ok(Release {
+            key,
+            epoch,
+            discard_will: message.discard_will,
+            expiry_s: message.expiry_s,
+            sent_below: message.sent_below,
+        })
     }
 }
 

@@ -79,8 +79,8 @@ fn commands() -> Vec<Command> {
         Command::ExpireRetained(vec![topic_name("a/b"), topic_name("a")]),
         Command::SetLimits(Limits::default()),
         Command::SetLimits(Limits { sessions_max: 0, queue_ttl_s: 1, ..Limits::default() }),
-        Command::Release(Release { key: key("s"), epoch, discard_will: true, expiry_s: Some(0) }),
-        Command::Release(Release { key: key("s"), epoch, discard_will: false, expiry_s: None }),
+        Command::Release(Release { key: key("s"), epoch, discard_will: true, expiry_s: Some(0), sent_below: Some(7) }),
+        Command::Release(Release { key: key("s"), epoch, discard_will: false, expiry_s: None, sent_below: None }),
         Command::ReplayRetained(Box::new(Replay {
             key: key("s"),
             epoch,

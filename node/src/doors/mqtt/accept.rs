@@ -69,11 +69,12 @@ impl Door {
     }
 
     /// What holds for a client that comes in here.
-    pub(super) fn terms(&self, peer: &Peer) -> Terms {
+    pub(super) fn terms(&self, peer: &Peer, by: Instant) -> Terms {
         Terms {
             limits: self.limits.clone(),
             oversize: self.config.oversize.policy(),
             peer: peer.address,
+            by,
             certificate: peer.certificate.clone(),
         }
     }

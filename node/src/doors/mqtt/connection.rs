@@ -66,7 +66,7 @@ async fn greet<L: Link>(mut link: L, door: &Door, peer: &Peer, connect_by: Insta
         }
     };
     let version = connect.version;
-    match door.sessions().open(connect, door.terms(peer)).await {
+    match door.sessions().open(connect, door.terms(peer, connect_by)).await {
         Ok(Opened { receiver, actor, packet_bytes_max, oversize }) => {
             decoder.set_limit(packet_bytes_max, oversize);
             Some(Running {

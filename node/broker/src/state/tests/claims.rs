@@ -89,7 +89,7 @@ fn a_release_keeps_or_ends() {
         let mut bench = Bench::with(Limits { session_expiry_s_max: 1000, ..Limits::default() });
         let epoch = bench.claim(claim("a", ONE, connect)).epoch;
         bench.subscribe("a", epoch, &[("t", QoS::AtLeastOnce), ("$share/g/t", QoS::AtLeastOnce)]);
-        let release = Release { key: key("a"), epoch, discard_will: true, expiry_s: disconnect };
+        let release = Release { key: key("a"), epoch, discard_will: true, expiry_s: disconnect, sent_below: None };
         assert_eq!(bench.run(Command::Release(release.clone())), Outcome::Done);
         let view = bench.state.session(&key("a"));
         assert_eq!(view.as_ref().map(|view| view.expiry_s), expected, "{connect} {disconnect:?}");
@@ -160,4 +160,27 @@ fn a_wake_is_told_once_and_only_to_the_current_owner() {
     let claim = Command::Claim(Box::new(claim("a", TWO, 60)));
     bench.run_all(vec![publish(message("t", "x", QoS::AtLeastOnce)), claim]);
     assert!(matches!(bench.effects[..], [Effect::TakenOver { .. }]));
+}
+
+#[test]
+fn only_what_may_have_been_sent_is_marked_so() {
+    let again = |bench: &Bench| bench.queue("a").iter().map(|entry| entry.before_claim).collect::<Vec<_>>();
+    let release = |epoch, sent_below| {
+        Command::Release(Release { key: key("a"), epoch, discard_will: false, expiry_s: None, sent_below })
+    };
+    let mut bench = Bench::new();
+    let epoch = bench.session("a", &[("t", QoS::AtLeastOnce)]);
+    for text in ["0", "1", "2"] {
+        bench.publish("t", text, QoS::AtLeastOnce);
+    }
+    bench.run(release(epoch, Some(2)));
+    bench.publish("t", "3", QoS::AtLeastOnce);
+    let epoch = bench.claim(claim("a", ONE, 3600)).epoch;
+    assert_eq!(again(&bench), [true, true, false, false]);
+    bench.run(release(epoch, Some(1)));
+    let epoch = bench.claim(claim("a", ONE, 3600)).epoch;
+    assert_eq!(again(&bench), [true, true, false, false], "what an earlier owner sent stays sent");
+    bench.run(release(epoch, None));
+    bench.claim(claim("a", ONE, 3600));
+    assert_eq!(again(&bench), [true; 4], "nobody knows");
 }

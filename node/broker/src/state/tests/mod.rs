@@ -152,7 +152,13 @@ impl Bench {
     }
 
     fn release(&mut self, name: &str, epoch: Epoch) -> Outcome {
-        self.run(Command::Release(Release { key: key(name), epoch, discard_will: false, expiry_s: None }))
+        self.run(Command::Release(Release {
+            key: key(name),
+            epoch,
+            discard_will: false,
+            expiry_s: None,
+            sent_below: None,
+        }))
     }
 
     fn publish(&mut self, to: &str, payload: &str, qos: QoS) -> Outcome {

@@ -162,7 +162,7 @@ impl Pair {
             }
             Step::Release { who, discard_will, expiry } => {
                 let (key, epoch, expiry_s) = (key(NAMES[who]), self.epoch(who), expiry.map(|at| EXPIRIES[at]));
-                Command::Release(Release { key, epoch, discard_will, expiry_s })
+                Command::Release(Release { key, epoch, discard_will, expiry_s, sent_below: None })
             }
             Step::Subscribe { who, filter, qos, flags, id } => {
                 let mut sub = subscription(FILTERS[filter], qos);

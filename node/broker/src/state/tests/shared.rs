@@ -91,7 +91,8 @@ fn what_a_gone_member_held() {
             if clean_start {
                 bench.claim(Claim { clean_start, ..claim("gone", TWO, 60) });
             } else {
-                let release = Release { key: key("gone"), epoch: gone, discard_will: true, expiry_s: Some(0) };
+                let release =
+                    Release { key: key("gone"), epoch: gone, discard_will: true, expiry_s: Some(0), sent_below: None };
                 bench.run(Command::Release(release));
             }
             assert_eq!(held(&bench, &["other"]), [moved]);

@@ -60,7 +60,13 @@ fn a_will_fires_after_its_delay_or_with_the_session() {
                 bench.run(down(TWO));
                 bench.settle_due();
             } else {
-                bench.run(Command::Release(Release { key: key("a"), epoch, discard_will, expiry_s: None }));
+                bench.run(Command::Release(Release {
+                    key: key("a"),
+                    epoch,
+                    discard_will,
+                    expiry_s: None,
+                    sent_below: None,
+                }));
             }
             let due_at = expected.map(|s| LogTime(0).plus_s(1000 + s));
             let mut at = bench.queue("watcher").first().map(|_| bench.at);
