@@ -109,16 +109,12 @@ async fn wait(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
-/// Connections that were opening when the others were told are told too.
+/// Connections that were opening when the others were told are told too. The last bytes of a session that has ended are
+/// written by its connection.
 async fn all_gone(metrics: &Metrics, sessions: &Sessions) {
-    while metrics.sessions_connected.get() > 0 {
+    while metrics.connections.get() > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
         sessions.close_all(ReasonCode::ServerShuttingDown);
-    }
-    // The last bytes of a closed session are written by its connection.
-    let written_by = Instant::now() + Duration::from_secs(2);
-    while metrics.connections.get() > 0 && Instant::now() < written_by {
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -138,6 +134,7 @@ async fn publish_sys(dispatch: Arc<Dispatch>, interval: Duration) {
     loop {
         ticks.tick().await;
         let metrics = dispatch.metrics();
+        dispatch.collect_tallies();
         let (received, sent) = metrics.message_counts();
         let (sessions, retained) = {
             let state = dispatch.replica().read();

@@ -20,8 +20,8 @@ pub struct Limits {
     pub retained_max: u64,
     /// Persistent sessions; one more is refused at CONNECT (0x97 in MQTT 5). Default 2000000, 1 to 1000000000.
     pub sessions_max: u64,
-    /// Bytes of a payload that may be queued for persistent sessions or retained; a larger one is refused (0x97 in
-    /// MQTT 5). Default `256KiB`, 1KiB to 1MiB.
+    /// Bytes of a payload that may be queued for persistent sessions or retained; a larger one ends the connection (0x95
+    /// in MQTT 5). Default `256KiB`, 1KiB to 1MiB.
     pub durable_payload_bytes_max: ByteCount,
 }
 

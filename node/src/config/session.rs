@@ -26,7 +26,7 @@ pub struct Session {
     /// Levels of a topic name or filter; more are refused (0x90 and 0x8F in MQTT 5, close and 0x80 in 3.x). Default
     /// 128, 1 to 128.
     pub topic_levels_max: u16,
-    /// Subscriptions of one session; one more is refused (0x97 in MQTT 5, 0x80 in 3.x). Default 1000, 1 to 100000.
+    /// Subscriptions of one session; one more is refused (0x97 in MQTT 5, 0x80 in 3.x). Default 1000, 1 to 1000.
     pub subscriptions_max: u32,
     /// Messages that wait for a connected client's socket. Beyond it the oldest of QoS 0 are dropped and counted, and
     /// publishers of QoS 1 and 2 wait. Default 1000, 1 to 1000000.
@@ -70,7 +70,7 @@ impl Session {
         problems.range("session.receive_maximum", self.receive_maximum, 1..=65_535);
         problems.range("session.keep_alive_max", self.keep_alive_max, TimeSpan::ZERO..=TimeSpan::s(65_535));
         problems.range("session.topic_levels_max", self.topic_levels_max, 1..=128);
-        problems.range("session.subscriptions_max", self.subscriptions_max, 1..=100_000);
+        problems.range("session.subscriptions_max", self.subscriptions_max, 1..=1_000);
         problems.range("session.live_queue_entries_max", self.live_queue_entries_max, 1..=1_000_000);
         let live_bytes = ByteCount::kib(1)..=ByteCount::mib(1024);
         problems.range("session.live_queue_bytes_max", self.live_queue_bytes_max, live_bytes);

@@ -1,10 +1,9 @@
 //! Proposing commands, and carrying out what applying them asks of this node.
 
 use bytes::BytesMut;
-use fulmar_broker::outbound::{DropReason, Pushed, Waiter};
+use fulmar_broker::outbound::Waiter;
 use fulmar_broker::state::command::{Command, Effect, Outcome, Owner, Settlement};
 use fulmar_broker::{Epoch, SessionKey};
-use fulmar_mqtt::ReasonCode;
 
 use super::Dispatch;
 use super::receiver::Receiver;
@@ -42,9 +41,7 @@ impl Dispatch {
             }
             Effect::TakenOver { key, owner } => {
                 if let Some(receiver) = self.owned(&key, owner) {
-                    // From here on the old connection acknowledges and delivers nothing [v5 MQTT-3.1.4-3].
-                    self.close_receiver(&receiver, Some(ReasonCode::SessionTakenOver), DropReason::SessionEnded);
-                    receiver.tell(|port| port.taken_over());
+                    self.take_over(&receiver);
                 }
             }
             Effect::Publish(publication) => self.publish_live(&publication),
@@ -52,9 +49,7 @@ impl Dispatch {
                 if let Some(receiver) = self.owned(&key, owner) {
                     let now_ms = self.now().mono_ms;
                     let pushed = receiver.outbound().push(delivery, None, now_ms, || Box::new(Nobody));
-                    if pushed != Pushed::Gone {
-                        receiver.signal();
-                    }
+                    self.note_pushed(&receiver, &pushed);
                 }
             }
             // The routes of a session leave with its connection.
@@ -86,7 +81,11 @@ impl Dispatch {
             refused: settled.refused,
         };
         match self.propose(vec![Command::Settle(vec![settlement])]) {
-            Ok(_) => receiver.outbound().release(&received, out),
+            // A newer owner sends its own PUBRELs.
+            Ok(_) if self.owner_epoch(receiver.key()) == Some(receiver.epoch()) => {
+                receiver.outbound().release(&received, out);
+            }
+            Ok(_) => {}
             Err(error) => tracing::error!(%error, key = %receiver.key(), "acknowledgements not committed"),
         }
     }

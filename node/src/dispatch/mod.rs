@@ -12,9 +12,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fulmar_broker::outbound::Orphan;
+use fulmar_broker::outbound::{DropReason, Orphan, Tally};
 use fulmar_broker::retained::Retained;
 use fulmar_broker::{Now, SessionKey};
+use fulmar_mqtt::ReasonCode;
 use parking_lot::{Mutex, RwLock};
 
 use crate::cluster::Replica;
@@ -82,9 +83,33 @@ impl Dispatch {
         self.next_receiver.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Makes a receiver reachable by its session key. The one before it has been superseded by the claim.
+    /// Makes a receiver reachable by its session key. Of two whose claims crossed, the one with the older epoch is
+    /// closed as taken over, whichever comes first.
     pub fn register(&self, receiver: &Arc<Receiver>) {
-        self.receivers.lock().insert(receiver.key().clone(), receiver.clone());
+        let mut receivers = self.receivers.lock();
+        let older = match receivers.get(receiver.key()) {
+            Some(present) if present.epoch() > receiver.epoch() => Some(receiver.clone()),
+            _ => receivers.insert(receiver.key().clone(), receiver.clone()),
+        };
+        drop(receivers);
+        if let Some(older) = older {
+            self.take_over(&older);
+        }
+    }
+
+    /// Closes a receiver whose session has a newer owner: from here on it acknowledges and delivers nothing
+    /// [v5 MQTT-3.1.4-3].
+    pub fn take_over(&self, receiver: &Receiver) {
+        self.close_receiver(receiver, Some(ReasonCode::SessionTakenOver), DropReason::SessionEnded);
+        receiver.tell(|port| port.taken_over());
+    }
+
+    /// Sums up what receivers have counted and not yet said.
+    pub fn collect_tallies(&self) {
+        for receiver in self.receivers() {
+            let tally = receiver.outbound().take_tally();
+            self.metrics.add_tally(&tally);
+        }
     }
 
     /// Forgets a receiver, unless a newer one has its key already.
@@ -117,7 +142,13 @@ impl Dispatch {
     pub(crate) fn offer_again(&self, orphans: Vec<Orphan>) {
         for orphan in orphans {
             let routes = self.routes_for(&orphan.publication.topic);
-            self.push_to_group(&routes, &orphan);
+            if !self.push_to_group(&routes, &orphan) {
+                // It was booked as reassigned, and there is nobody: the loss gets its name.
+                let mut tally = Tally::default();
+                tally.created[1] = 1;
+                tally.dropped[1][DropReason::SessionEnded as usize] = 1;
+                self.metrics.add_tally(&tally);
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use fulmar_mqtt::{QoS, ReasonCode};
 
 use super::Dispatch;
 use super::receiver::Receiver;
-use super::routes::{Routes, Target};
+use super::routes::{Routes, Share, Target};
 
 /// A publication on offer, with what its publisher waits for.
 #[derive(Debug)]
@@ -77,10 +77,23 @@ struct Routing {
 
 impl Dispatch {
     /// Routes publications that all resolve to `routes`, in order. Leaves one answer per offer.
-    pub fn offer(&self, publisher: &Arc<Receiver>, routes: &Routes, offers: &[Offer], answers: &mut Vec<Accepted>) {
+    pub fn offer(
+        &self,
+        publisher: &Arc<Receiver>,
+        routes: &Arc<Routes>,
+        offers: &[Offer],
+        answers: &mut Vec<Accepted>,
+    ) {
         let mut routing: Vec<Routing> =
             offers.iter().map(|_| Routing { reason: ReasonCode::Success, reached: false, ticket: None }).collect();
         self.propose_durable(routes, offers, &mut routing);
+        // A subscriber that came in between has its route, but its copy of the retained messages may be older than what
+        // was just set: it gets the message live. All of a run have one topic.
+        let fresh = match offers.first() {
+            Some(offer) if !routes.current(self.route_versions()) => self.routes_for(&offer.publication.topic),
+            _ => routes.clone(),
+        };
+        let routes = &fresh;
         for target in &routes.targets {
             self.push_run(target, publisher, offers, &mut routing);
         }
@@ -115,11 +128,12 @@ impl Dispatch {
         for (at, offer) in offers.iter().enumerate() {
             let publication = &offer.publication;
             let matched = (routes.durable || shared_durable) && publication.qos != QoS::AtMostOnce;
-            if (matched || publication.retain) && publication.payload.len() > self.durable_payload_bytes_max {
-                routing[at].reason = ReasonCode::PacketTooLarge;
+            let kept = matched || publication.retain;
+            if kept && let Err(reason) = self.admit(publication, matched) {
+                self.refuse(publication, reason, &mut routing[at]);
                 continue;
             }
-            if matched || offer.received.is_some() {
+            if matched || offer.received.is_some() || (publication.retain && publication.qos != QoS::AtMostOnce) {
                 let received = offer.received.clone();
                 let command = PublishCommand { publication: publication.clone(), received, only: None };
                 commands.push(Command::Publish(Box::new(command)));
@@ -138,7 +152,7 @@ impl Dispatch {
                 for (at, outcome) in proposed.into_iter().zip(outcomes) {
                     match outcome {
                         Outcome::Published { receivers } => routing[at].reached |= receivers > 0,
-                        Outcome::Refused(reason) => routing[at].reason = reason,
+                        Outcome::Refused(reason) => self.refuse(&offers[at].publication, reason, &mut routing[at]),
                         Outcome::Stale => routing[at].reason = ReasonCode::SessionTakenOver,
                         _ => {}
                     }
@@ -150,6 +164,28 @@ impl Dispatch {
                     routing[at].reason = ReasonCode::UnspecifiedError;
                 }
             }
+        }
+    }
+
+    /// Whether a message may be kept: its own size, and the bounds of the queues that it would join.
+    fn admit(&self, publication: &Publication, matched: bool) -> Result<(), ReasonCode> {
+        if publication.payload.len() > self.durable_payload_bytes_max {
+            return Err(ReasonCode::PacketTooLarge);
+        }
+        if matched {
+            let state = self.replica.read();
+            state.admit(&publication.topic, publication.qos, publication.origin.as_ref(), publication.bytes())?;
+        }
+        Ok(())
+    }
+
+    /// A bound refuses to keep a message. A publisher of QoS 1 or 2 is told; one of QoS 0 cannot be, and its message
+    /// still goes to live receivers.
+    fn refuse(&self, publication: &Publication, reason: ReasonCode, routing: &mut Routing) {
+        if publication.qos == QoS::AtMostOnce {
+            self.metrics.retained_refused.inc();
+        } else {
+            routing.reason = reason;
         }
     }
 
@@ -186,18 +222,22 @@ impl Dispatch {
         routing: &mut Routing,
         group: Group,
     ) -> bool {
-        // Shared subscriptions are never no-local [v5 MQTT-3.8.3-4].
         let delivery = target.shared_delivery(&offer.publication);
         let now_ms = self.now().mono_ms;
         let pushed = target.receiver.outbound().push(delivery, group, now_ms, || waiter(publisher, offer, routing));
-        match pushed {
-            Pushed::Gone => return false,
-            Pushed::Waiting => self.note_stalled(&target.receiver),
-            Pushed::Taken => {}
+        self.note_pushed(&target.receiver, &pushed);
+        routing.reached |= pushed != Pushed::Gone;
+        pushed != Pushed::Gone
+    }
+
+    /// Has a receiver look at what was pushed, and watches it if somebody waits.
+    pub(super) fn note_pushed(&self, receiver: &Arc<Receiver>, pushed: &Pushed) {
+        if *pushed == Pushed::Waiting {
+            self.note_stalled(receiver);
         }
-        routing.reached = true;
-        target.receiver.signal();
-        true
+        if *pushed != Pushed::Gone {
+            receiver.signal();
+        }
     }
 
     fn note_stalled(&self, receiver: &Arc<Receiver>) {
@@ -206,20 +246,24 @@ impl Dispatch {
         }
     }
 
-    /// Offers a shared message to whichever member takes it; with none left it is booked where it was lost.
-    pub(super) fn push_to_group(&self, routes: &Routes, orphan: &Orphan) {
+    /// Offers a shared message to whichever live member takes it; `false` if none does.
+    pub(super) fn push_to_group(&self, routes: &Routes, orphan: &Orphan) -> bool {
         let now_ms = self.now().mono_ms;
-        for shared in routes.shared.iter().filter(|shared| shared.filter == orphan.filter) {
-            for member in shared.in_turn() {
-                let delivery = member.shared_delivery(&orphan.publication);
-                let group = Some(orphan.filter.clone());
-                let pushed = member.receiver.outbound().push(delivery, group, now_ms, || Box::new(Nobody));
-                if pushed != Pushed::Gone {
-                    member.receiver.signal();
-                    return;
-                }
+        let groups = routes.shared.iter().filter(|shared| shared.filter == orphan.filter);
+        for member in groups.flat_map(|shared| shared.in_turn()) {
+            let delivery = member.shared_delivery(&orphan.publication);
+            if member.receiver.persistent() && delivery.qos != QoS::AtMostOnce {
+                // Its packet ids belong to its durable queue.
+                continue;
+            }
+            let group = Some(orphan.filter.clone());
+            let pushed = member.receiver.outbound().push(delivery, group, now_ms, || Box::new(Nobody));
+            self.note_pushed(&member.receiver, &pushed);
+            if pushed != Pushed::Gone {
+                return true;
             }
         }
+        false
     }
 
     /// Serves this node's live receivers with a message that has no publisher here: a will, or `$SYS`.
@@ -228,8 +272,8 @@ impl Dispatch {
         let now_ms = self.now().mono_ms;
         for target in &routes.targets {
             if let Some(delivery) = target.delivery(publication) {
-                target.receiver.outbound().push(delivery, None, now_ms, || Box::new(Nobody));
-                target.receiver.signal();
+                let pushed = target.receiver.outbound().push(delivery, None, now_ms, || Box::new(Nobody));
+                self.note_pushed(&target.receiver, &pushed);
             }
         }
         for shared in &routes.shared {
@@ -257,16 +301,24 @@ impl Target {
     /// This receiver's live share of a publication; `None` where it gets it from the durable queue, or not at all.
     fn delivery(&self, publication: &Arc<Publication>) -> Option<Delivery> {
         let own = || publication.origin.as_ref().is_some_and(|origin| origin.same(self.receiver.key()));
-        if self.foreign_only && own() {
-            // [v5 MQTT-3.8.3-3] no-local.
-            return None;
-        }
-        let delivery = self.shared_delivery(publication);
+        let share = match &self.own {
+            // [v5 MQTT-3.8.3-3] what a client publishes itself counts only for its subscriptions that are not no-local.
+            Some(share) if own() => share.as_ref()?,
+            _ => &self.all,
+        };
+        let delivery = share.delivery(publication);
         let durable = self.receiver.persistent() && delivery.qos != QoS::AtMostOnce;
         (!durable).then_some(delivery)
     }
 
+    /// A member's share: shared subscriptions are never no-local [v5 MQTT-3.8.3-4].
     fn shared_delivery(&self, publication: &Arc<Publication>) -> Delivery {
+        self.all.delivery(publication)
+    }
+}
+
+impl Share {
+    fn delivery(&self, publication: &Arc<Publication>) -> Delivery {
         Delivery {
             publication: publication.clone(),
             qos: self.qos.min(publication.qos),

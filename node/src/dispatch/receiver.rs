@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bytes::BytesMut;
-use fulmar_broker::outbound::{DropReason, Orphan, Outbound, STALL_MS_MAX, Waiter};
+use fulmar_broker::outbound::{DropReason, Orphan, Outbound, REPLAY_QUEUED_MAX, STALL_MS_MAX, Waiter};
 use fulmar_broker::session::Token;
 use fulmar_broker::{Epoch, Now, SessionKey};
 use fulmar_mqtt::packet::{Disconnect, ReasonProperties};
@@ -15,8 +15,8 @@ use parking_lot::{Mutex, MutexGuard};
 use super::Dispatch;
 use super::replay::Replay;
 
-/// Bytes that a writer takes at one time.
-pub const DRAIN_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of the durable queue that are read ahead at one time.
+const PULL_BYTES_MAX: usize = 128 * 1024;
 
 /// Batches of packets that may wait for their session at one time.
 pub const BATCHES_MAX: u32 = 2;
@@ -187,15 +187,19 @@ pub struct Drained {
 }
 
 impl Dispatch {
-    /// Moves what may be written now to `out`, up to about [`DRAIN_BYTES_MAX`] bytes.
-    pub fn drain(&self, receiver: &Receiver, now: Now, out: &mut BytesMut) -> Drained {
+    /// Moves what may be written now to `out`, up to about `bytes_max` bytes.
+    pub fn drain(&self, receiver: &Receiver, now: Now, out: &mut BytesMut, bytes_max: usize) -> Drained {
         let replaying = self.step_replay(receiver);
+        let under_way = receiver.replays().is_some();
         let mut outbound = receiver.outbound();
         self.pull(receiver, &mut outbound);
-        let waiters = outbound.fill(now, out, DRAIN_BYTES_MAX);
+        let waiters = outbound.fill(now, out, bytes_max);
         let tally = outbound.take_tally();
         let drained = Drained {
-            again: replaying || outbound.ready() || outbound.wants().is_some(),
+            again: replaying
+                || outbound.ready()
+                || outbound.wants().is_some()
+                || (under_way && outbound.replay_room() >= REPLAY_QUEUED_MAX / 2),
             finished: outbound.finished(),
         };
         let settled = outbound.has_settled();
@@ -203,8 +207,14 @@ impl Dispatch {
         self.metrics.add_tally(&tally);
         waiters.iter().for_each(|waiter| waiter.taken());
         if settled {
-            // Entries that the client can never take were settled by the fill itself.
-            self.settle(receiver, &mut BytesMut::new());
+            // The fill passes over entries that the client can never take. What its session is about to settle may be
+            // taken along: the PUBRELs that this allows are control bytes like any other.
+            let mut released = BytesMut::new();
+            self.settle(receiver, &mut released);
+            if !released.is_empty() {
+                receiver.outbound().control(&released);
+                return Drained { again: true, ..drained };
+            }
         }
         drained
     }
@@ -213,7 +223,7 @@ impl Dispatch {
     fn pull(&self, receiver: &Receiver, outbound: &mut Outbound) {
         while let Some((from, room)) = outbound.wants() {
             let state = self.replica.read();
-            let entries = state.read_queue(receiver.key(), receiver.epoch(), from, room, DRAIN_BYTES_MAX);
+            let entries = state.read_queue(receiver.key(), receiver.epoch(), from, room, PULL_BYTES_MAX);
             drop(state);
             outbound.feed(entries);
         }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use fulmar_broker::outbound::REPLAY_QUEUED_MAX;
 use fulmar_broker::retained::{Cursor, Retained};
 use fulmar_broker::session::is_durable;
-use fulmar_broker::state::command::{Command, Replay as ReplayCommand, Subscription};
+use fulmar_broker::state::command::{Command, Outcome, Replay as ReplayCommand, Subscription};
 use fulmar_broker::{Delivery, Publication};
+use fulmar_mqtt::QoS;
 
 use super::Dispatch;
 use super::receiver::Receiver;
@@ -42,9 +43,16 @@ impl Dispatch {
             }
             state.retained().clone()
         };
+        if receiver.persistent() && subscription.options.qos != QoS::AtMostOnce {
+            self.queue_retained(receiver, &subscription, &copy);
+        }
         let mut replays = receiver.replays();
         let taken_at_ms = self.now().mono_ms;
-        let replay = replays.get_or_insert_with(|| Box::new(Replay { copy, taken_at_ms, walks: VecDeque::new() }));
+        let replay = replays
+            .get_or_insert_with(|| Box::new(Replay { copy: Retained::default(), taken_at_ms, walks: VecDeque::new() }));
+        // As of this subscribe; walks that are under way go on in it, a cursor being good in any copy.
+        replay.copy = copy;
+        replay.taken_at_ms = taken_at_ms;
         replay.walks.push_back(Walk { subscription, after: None });
         receiver.outbound().set_replaying(true);
         drop(replays);
@@ -96,26 +104,46 @@ impl Dispatch {
         true
     }
 
-    fn send_page(&self, receiver: &Receiver, subscription: &Subscription, found: Vec<Arc<Publication>>) {
-        let (durable, live): (Vec<_>, Vec<_>) = found
-            .into_iter()
-            .partition(|message| receiver.persistent() && is_durable(message.qos, subscription.options.qos));
-        if !durable.is_empty() {
-            let replay = ReplayCommand {
-                key: receiver.key().clone(),
-                epoch: receiver.epoch(),
-                filter: subscription.filter.clone(),
-                granted: subscription.options.qos,
-                subscription_ids: subscription.id.into_iter().collect(),
-                topics: durable.iter().map(|message| message.topic.clone()).collect(),
-            };
-            if let Err(error) = self.propose(vec![Command::ReplayRetained(Box::new(replay))]) {
-                tracing::error!(%error, key = %receiver.key(), "retained messages not queued");
+    /// Queues the retained messages of QoS > 0 for a persistent session, at once and whole, so that they survive its
+    /// connection. What its queue cannot hold is left out, and said.
+    fn queue_retained(&self, receiver: &Receiver, subscription: &Subscription, copy: &Retained) {
+        let mut after = None;
+        loop {
+            let page = copy.walk(&subscription.filter, after.as_ref(), STEPS_MAX);
+            let durable = page.found.iter().filter(|message| is_durable(message.qos, subscription.options.qos));
+            let topics: Vec<_> = durable.map(|message| message.topic.clone()).collect();
+            for topics in topics.chunks(REPLAY_QUEUED_MAX) {
+                let replay = ReplayCommand {
+                    key: receiver.key().clone(),
+                    epoch: receiver.epoch(),
+                    filter: subscription.filter.clone(),
+                    granted: subscription.options.qos,
+                    subscription_ids: subscription.id.into_iter().collect(),
+                    topics: topics.to_vec(),
+                };
+                let queued = self.propose(vec![Command::ReplayRetained(Box::new(replay))]);
+                if !matches!(queued.as_deref(), Ok([Outcome::Published { .. }])) {
+                    let filter = &subscription.filter;
+                    tracing::warn!(key = %receiver.key(), %filter, ?queued, "not all retained messages were queued");
+                    return;
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return;
             }
         }
+    }
+
+    fn send_page(&self, receiver: &Receiver, subscription: &Subscription, found: Vec<Arc<Publication>>) {
+        let own = |message: &Publication| message.origin.as_ref().is_some_and(|origin| origin.same(receiver.key()));
         let mut outbound = receiver.outbound();
-        for publication in live {
-            outbound.push_replay(retained_delivery(publication, subscription));
+        for message in found {
+            let durable = receiver.persistent() && is_durable(message.qos, subscription.options.qos);
+            let echo = subscription.options.no_local && own(&message);
+            if !durable && !echo {
+                outbound.push_replay(retained_delivery(message, subscription));
+            }
         }
     }
 

@@ -41,18 +41,26 @@ struct Entry {
 #[derive(Default)]
 pub(super) struct Table {
     trie: Trie<Holder, Entry>,
-    turns: HashMap<TopicFilter, Arc<Turn>>,
+    /// With how many members each has.
+    turns: HashMap<TopicFilter, (Arc<Turn>, usize)>,
+}
+
+/// What matching subscriptions of one receiver add up to.
+#[derive(Debug, Clone)]
+pub struct Share {
+    /// The highest granted QoS.
+    pub qos: QoS,
+    pub retain_as_published: bool,
+    pub subscription_ids: SubscriptionIds,
 }
 
 /// One receiver among those that a topic resolves to.
 #[derive(Debug, Clone)]
 pub struct Target {
     pub receiver: Arc<Receiver>,
-    /// The highest granted QoS of its matching subscriptions; with the same for those that are not no-local.
-    pub qos: QoS,
-    pub foreign_only: bool,
-    pub retain_as_published: bool,
-    pub subscription_ids: SubscriptionIds,
+    pub all: Share,
+    /// Only where a matching subscription is no-local: what the others add up to, if there are any.
+    pub own: Option<Option<Share>>,
 }
 
 /// A shared subscription among those that a topic resolves to.
@@ -84,6 +92,14 @@ pub struct Routes {
     pub durable: bool,
 }
 
+impl Routes {
+    /// Whether nothing has changed since these were resolved.
+    #[must_use]
+    pub fn current(&self, versions: (u64, u64)) -> bool {
+        (self.version, self.durable_version) == versions
+    }
+}
+
 /// What one publisher's latest topics resolve to.
 #[derive(Debug, Default)]
 pub struct RouteCache {
@@ -100,7 +116,10 @@ impl Dispatch {
             let turn = filter.shared().is_some().then(|| table.turn(filter));
             let holder = Holder { receiver: receiver.id(), group: turn.as_ref().map(|turn| turn.filter.clone()) };
             let entry = Entry { receiver: receiver.clone(), options: subscription.options, id: subscription.id, turn };
-            table.trie.insert(filter, holder, entry);
+            let new = table.trie.insert(filter, holder, entry).is_none();
+            if let (true, Some((_, members))) = (new, table.turns.get_mut(filter)) {
+                *members += 1;
+            }
         }
         drop(table);
         self.routes_version.fetch_add(1, Ordering::Release);
@@ -111,8 +130,9 @@ impl Dispatch {
         let mut table = self.routes.write();
         for filter in filters {
             let group = filter.shared().is_some().then(|| Arc::new(filter.clone()));
-            table.trie.remove(filter, &Holder { receiver, group });
-            table.forget_turn(filter);
+            if table.trie.remove(filter, &Holder { receiver, group }).is_some() {
+                table.leave_turn(filter);
+            }
         }
         drop(table);
         self.routes_version.fetch_add(1, Ordering::Release);
@@ -131,7 +151,7 @@ impl Dispatch {
     /// Resolves a topic, from the cache where it is current.
     pub fn routes_cached(&self, cache: &mut RouteCache, versions: (u64, u64), topic: &TopicName) -> Arc<Routes> {
         if let Some((_, routes)) = cache.entries.iter_mut().find(|(known, _)| known == topic) {
-            if (routes.version, routes.durable_version) != versions {
+            if !routes.current(versions) {
                 *routes = self.routes_for(topic);
             }
             return routes.clone();
@@ -175,13 +195,17 @@ impl Dispatch {
 
 impl Table {
     fn turn(&mut self, filter: &TopicFilter) -> Arc<Turn> {
-        let fresh = || Arc::new(Turn { filter: Arc::new(filter.clone()), next: AtomicUsize::new(0) });
-        self.turns.entry(filter.clone()).or_insert_with(fresh).clone()
+        let fresh = || (Arc::new(Turn { filter: Arc::new(filter.clone()), next: AtomicUsize::new(0) }), 0);
+        self.turns.entry(filter.clone()).or_insert_with(fresh).0.clone()
     }
 
-    fn forget_turn(&mut self, filter: &TopicFilter) {
-        if self.turns.get(filter).is_some_and(|turn| Arc::strong_count(turn) == 1) {
-            self.turns.remove(filter);
+    /// One member less; the last one takes the turn along.
+    fn leave_turn(&mut self, filter: &TopicFilter) {
+        if let Some((_, members)) = self.turns.get_mut(filter) {
+            *members -= 1;
+            if *members == 0 {
+                self.turns.remove(filter);
+            }
         }
     }
 }
@@ -230,15 +254,28 @@ impl Matches {
     }
 }
 
-impl From<&Entry> for Target {
-    fn from(entry: &Entry) -> Target {
-        Target {
-            receiver: entry.receiver.clone(),
+impl From<&Entry> for Share {
+    fn from(entry: &Entry) -> Share {
+        Share {
             qos: entry.options.qos,
-            foreign_only: entry.options.no_local,
             retain_as_published: entry.options.retain_as_published,
             subscription_ids: entry.id.into_iter().collect(),
         }
+    }
+}
+
+impl Share {
+    fn merge(&mut self, entry: &Entry) {
+        self.qos = self.qos.max(entry.options.qos);
+        self.retain_as_published |= entry.options.retain_as_published;
+        self.subscription_ids.extend(entry.id);
+    }
+}
+
+impl From<&Entry> for Target {
+    fn from(entry: &Entry) -> Target {
+        let own = entry.options.no_local.then_some(None);
+        Target { receiver: entry.receiver.clone(), all: Share::from(entry), own }
     }
 }
 
@@ -246,9 +283,15 @@ impl Target {
     /// Overlapping subscriptions of one client make one delivery with the highest QoS and all identifiers
     /// [v5 MQTT-3.3.4-2].
     fn merge(&mut self, entry: &Entry) {
-        self.qos = self.qos.max(entry.options.qos);
-        self.foreign_only &= entry.options.no_local;
-        self.retain_as_published |= entry.options.retain_as_published;
-        self.subscription_ids.extend(entry.id);
+        if entry.options.no_local {
+            self.own.get_or_insert_with(|| Some(self.all.clone()));
+        } else {
+            match &mut self.own {
+                Some(Some(own)) => own.merge(entry),
+                Some(own) => *own = Some(Share::from(entry)),
+                None => {}
+            }
+        }
+        self.all.merge(entry);
     }
 }

@@ -77,6 +77,7 @@ fn serve(listener: TcpListener, probes: web::Data<Probes>) -> std::io::Result<()
 
 async fn metrics(probes: web::Data<Probes>) -> HttpResponse {
     let dispatch = &probes.dispatch;
+    dispatch.collect_tallies();
     let state = dispatch.replica().read();
     let books = state.books();
     let unaccounted = u64::try_from(books.unaccounted().unsigned_abs()).unwrap_or(u64::MAX);

@@ -1,5 +1,6 @@
 //! The actor: turns messages into inputs of the session machine, and carries out its outputs. Thin, and it never waits.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -105,7 +106,8 @@ impl Actor for SessionActor {
 struct Work {
     now: Now,
     versions: (u64, u64),
-    outputs: Vec<Output>,
+    /// What the machine left, in order. Carrying out an output may leave more: it goes to the end.
+    queue: VecDeque<Output>,
     control: BytesMut,
     /// Publications in a row that resolve to the same routes.
     run: Vec<Offer>,
@@ -120,7 +122,7 @@ impl State {
         let mut work = Work {
             now: self.dispatch.now(),
             versions: self.dispatch.route_versions(),
-            outputs: Vec::new(),
+            queue: VecDeque::new(),
             control: BytesMut::new(),
             run: Vec::new(),
             routes: None,
@@ -142,7 +144,7 @@ impl State {
                 self.input(Input::Close(reason), &mut work);
             }
         }
-        self.flush(&mut work);
+        self.finish(&mut work);
         self.write_control(&mut work);
         // While a full ring pauses the client, nothing more is read.
         if !self.session.paused() {
@@ -179,13 +181,17 @@ impl State {
                         received[publish.qos as usize] += 1;
                         // What was taken at once frees its slot before the next one needs it.
                         if publish.qos != QoS::AtMostOnce && self.session.crowded() {
-                            self.flush(work);
+                            self.finish(work);
                         }
                     }
                     self.input(Input::Packet(packet), work);
                 }
-                Decoded::Skipped(skipped) => self.input(Input::Skipped(skipped), work),
+                Decoded::Skipped(skipped) => {
+                    self.finish(work);
+                    self.input(Input::Skipped(skipped), work);
+                }
             }
+            self.carry_out_all(work);
         }
         for (qos, count) in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce].into_iter().zip(received) {
             if count > 0 {
@@ -197,12 +203,28 @@ impl State {
         }
     }
 
+    /// Gives the machine an input; what it leaves is queued.
     fn input(&mut self, input: Input, work: &mut Work) {
-        self.session.handle(work.now, input, &mut work.outputs);
-        while !work.outputs.is_empty() {
-            for output in std::mem::take(&mut work.outputs) {
-                self.carry_out(output, work);
+        let mut outputs = Vec::new();
+        self.session.handle(work.now, input, &mut outputs);
+        work.queue.extend(outputs);
+    }
+
+    /// Carries out what is queued, in order. Publications stay in the run.
+    fn carry_out_all(&mut self, work: &mut Work) {
+        while let Some(output) = work.queue.pop_front() {
+            self.carry_out(output, work);
+        }
+    }
+
+    /// Carries out everything, the run and what its answers leave included.
+    fn finish(&mut self, work: &mut Work) {
+        loop {
+            self.carry_out_all(work);
+            if work.routes.is_none() {
+                return;
             }
+            self.route_run(work);
         }
     }
 
@@ -211,31 +233,43 @@ impl State {
             Output::Send(packet) => self.send(&packet, work),
             Output::Publish { token, publication, packet_id } => self.offer(token, publication, packet_id, work),
             Output::Subscribe { token, subscriptions, existed } => {
-                self.flush(work);
+                self.route_run(work);
                 self.subscribe(token, subscriptions, existed, work);
             }
             Output::Unsubscribe { token, filters, existed } => {
-                self.flush(work);
+                self.route_run(work);
                 self.unsubscribe(token, filters, existed, work);
             }
-            Output::Replay(subscription) => self.dispatch.replay(&self.receiver, subscription),
+            Output::Replay(subscription) => {
+                // The SUBACK is on its way before anything that its subscription brings.
+                self.write_control(work);
+                self.dispatch.replay(&self.receiver, subscription);
+            }
             Output::ReleaseReceived { packet_id } => {
-                self.flush(work);
+                self.route_run(work);
                 let command = Command::ReleaseReceived {
                     key: self.receiver.key().clone(),
                     epoch: self.receiver.epoch(),
                     packet_id,
                 };
                 if self.commit(vec![command], work).is_some() {
-                    self.session.handle(work.now, Input::Released { packet_id }, &mut work.outputs);
+                    self.input(Input::Released { packet_id }, work);
                 }
             }
             Output::End { discard_will, expiry_s, reason, taken_over } => {
-                self.flush(work);
-                self.write_control(work);
+                self.route_run(work);
                 tracing::debug!(key = %self.receiver.key(), epoch = self.receiver.epoch().0, %reason, "connection ends");
                 self.dispatch.metrics().disconnected(reason);
-                self.release(discard_will, expiry_s, taken_over, work.booked);
+                if reason == ReasonCode::ServerShuttingDown {
+                    // What is queued is written first; the DISCONNECT that was put together here is the last of it.
+                    self.receiver.outbound().close_after_queue(&work.control);
+                    work.control.clear();
+                    self.receiver.signal();
+                } else {
+                    self.write_control(work);
+                }
+                let booked = (reason != ReasonCode::ServerShuttingDown).then_some(work.booked);
+                self.release(discard_will, expiry_s, taken_over, booked);
             }
         }
     }
@@ -250,7 +284,7 @@ impl State {
     fn offer(&mut self, token: Option<Token>, publication: Publication, packet_id: u16, work: &mut Work) {
         let routes = self.dispatch.routes_cached(&mut self.cache, work.versions, &publication.topic);
         if work.routes.as_ref().is_some_and(|current| !Arc::ptr_eq(current, &routes)) {
-            self.flush(work);
+            self.route_run(work);
         }
         work.routes = Some(routes);
         let received = (self.session.persistent() && publication.qos == QoS::ExactlyOnce)
@@ -259,15 +293,14 @@ impl State {
     }
 
     /// Routes the run, and lets the machine answer what was taken at once.
-    fn flush(&mut self, work: &mut Work) {
-        while let Some(routes) = work.routes.take() {
-            let run = std::mem::take(&mut work.run);
-            let mut answers = Vec::with_capacity(run.len());
-            self.dispatch.offer(&self.receiver, &routes, &run, &mut answers);
-            for (offer, answer) in run.iter().zip(answers) {
-                if let (Some(token), Accepted::Now(reason)) = (offer.token, answer) {
-                    self.input(Input::Accepted { token, reason }, work);
-                }
+    fn route_run(&mut self, work: &mut Work) {
+        let Some(routes) = work.routes.take() else { return };
+        let run = std::mem::take(&mut work.run);
+        let mut answers = Vec::with_capacity(run.len());
+        self.dispatch.offer(&self.receiver, &routes, &run, &mut answers);
+        for (offer, answer) in run.iter().zip(answers) {
+            if let (Some(token), Accepted::Now(reason)) = (offer.token, answer) {
+                self.input(Input::Accepted { token, reason }, work);
             }
         }
     }
@@ -284,7 +317,7 @@ impl State {
                 ReasonCode::UnspecifiedError
             }
         };
-        self.session.handle(work.now, Input::Close(failure), &mut work.outputs);
+        self.input(Input::Close(failure), work);
         None
     }
 
@@ -307,10 +340,13 @@ impl State {
         self.receiver.outbound().set_replaying(true);
         self.dispatch.subscribe(&self.receiver, &subscriptions);
         work.versions = self.dispatch.route_versions();
-        self.session.handle(work.now, Input::Subscribed { token, existed }, &mut work.outputs);
-        for output in std::mem::take(&mut work.outputs) {
+        let mut outputs = Vec::new();
+        self.session.handle(work.now, Input::Subscribed { token, existed }, &mut outputs);
+        // SUBACK and replays, before what else is queued: that is how long live messages are held.
+        for output in outputs {
             self.carry_out(output, work);
         }
+        self.write_control(work);
         self.dispatch.release_hold(&self.receiver);
     }
 
@@ -330,12 +366,17 @@ impl State {
             }
         }
         work.versions = self.dispatch.route_versions();
-        self.session.handle(work.now, Input::Unsubscribed { token, existed }, &mut work.outputs);
+        self.input(Input::Unsubscribed { token, existed }, work);
     }
 
     /// Hands control bytes to the way out, after committing what the client has acknowledged.
     fn write_control(&mut self, work: &mut Work) {
-        self.dispatch.settle(&self.receiver, &mut work.control);
+        if self.session.ended() {
+            // Behind a DISCONNECT no PUBREL may come.
+            self.dispatch.settle(&self.receiver, &mut BytesMut::new());
+        } else {
+            self.dispatch.settle(&self.receiver, &mut work.control);
+        }
         if work.control.is_empty() {
             return;
         }
@@ -344,15 +385,17 @@ impl State {
         self.receiver.signal();
     }
 
-    /// Ends the connection's part of the session, once.
-    fn release(&mut self, discard_will: bool, expiry_s: Option<u32>, taken_over: bool, booked: DropReason) {
+    /// Ends the connection's part of the session, once. `booked`: why what is queued is dropped, if it is at once.
+    fn release(&mut self, discard_will: bool, expiry_s: Option<u32>, taken_over: bool, booked: Option<DropReason>) {
         if std::mem::replace(&mut self.released, true) {
             return;
         }
         let (key, epoch) = (self.receiver.key().clone(), self.receiver.epoch());
         let sent_below = Some(self.receiver.outbound().sent_below());
         self.dispatch.unsubscribe(self.receiver.id(), self.session.filters());
-        self.dispatch.close_receiver(&self.receiver, None, booked);
+        if let Some(booked) = booked {
+            self.dispatch.close_receiver(&self.receiver, None, booked);
+        }
         self.dispatch.unregister(&self.receiver);
         self.dispatch.metrics().sessions_connected.dec();
         if !taken_over {
@@ -366,7 +409,7 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
-        self.release(false, None, false, DropReason::SessionEnded);
+        self.release(false, None, false, Some(DropReason::SessionEnded));
     }
 }
 

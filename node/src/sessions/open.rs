@@ -1,10 +1,11 @@
 //! From CONNECT to CONNACK: identity, claim, machine, actor.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use fulmar_broker::outbound::{DropReason, Outbound, Settings};
+use fulmar_broker::outbound::{Outbound, Settings};
 use fulmar_broker::session::{Limits, Opening, Session, Start, expiry_s, will};
 use fulmar_broker::state::command::{Claim, Claimed, Command, Outcome, Subscription};
 use fulmar_broker::{SessionKey, session};
@@ -16,6 +17,9 @@ use ractor::{Actor, ActorRef};
 use super::actor::{Arguments, Message, SessionActor};
 use super::authenticate::{Access, Authenticator};
 use crate::dispatch::{Dispatch, Receiver};
+
+/// Unacknowledged deliveries to one client, whatever it would take.
+const WINDOW_MAX: u16 = 8_192;
 
 /// What a door settles for those who come in by it.
 #[derive(Debug, Clone)]
@@ -60,6 +64,7 @@ pub struct Sessions {
     authenticator: Authenticator,
     limits: Limits,
     queue: QueueBounds,
+    leaving: AtomicBool,
 }
 
 impl std::fmt::Debug for Sessions {
@@ -76,7 +81,7 @@ impl Sessions {
         limits: Limits,
         queue: QueueBounds,
     ) -> Arc<Sessions> {
-        Arc::new(Sessions { dispatch, authenticator, limits, queue })
+        Arc::new(Sessions { dispatch, authenticator, limits, queue, leaving: AtomicBool::new(false) })
     }
 
     #[must_use]
@@ -102,6 +107,9 @@ impl Sessions {
             connect.client_id = id;
         }
         let client_id = connect.client_id.clone();
+        if self.leaving.load(Ordering::Acquire) {
+            return Err(Refused { reason: ReasonCode::ServerUnavailable, detail: "the node is leaving", client_id });
+        }
         let refuse = |reason, detail| Refused { reason, detail, client_id: client_id.clone() };
         // Only this waits for others; a claim that has begun is seen through.
         let admission = tokio::time::timeout_at(terms.by, self.authenticator.admit(&connect, &terms))
@@ -141,10 +149,9 @@ impl Sessions {
         let persistent = session.persistent();
         let settings = Settings {
             version: connect.version,
-            receive_maximum: connect.properties.receive_maximum.unwrap_or(u16::MAX),
+            receive_maximum: connect.properties.receive_maximum.unwrap_or(WINDOW_MAX).min(WINDOW_MAX),
             packet_bytes_max: connect.properties.maximum_packet_size.unwrap_or(u32::MAX),
             topic_alias_maximum: connect.properties.topic_alias_maximum.unwrap_or(0),
-            persistent,
             queue_messages_max: self.queue.messages_max,
             queue_bytes_max: self.queue.bytes_max,
         };
@@ -166,8 +173,7 @@ impl Sessions {
         self.resubscribe(&receiver, &claimed.subscriptions);
         if dispatch.owner_epoch(receiver.key()) != Some(claimed.epoch) {
             // A newer claim was applied before this receiver could be found.
-            dispatch.close_receiver(&receiver, Some(ReasonCode::SessionTakenOver), DropReason::SessionEnded);
-            receiver.tell(|port| port.taken_over());
+            dispatch.take_over(&receiver);
         }
         tracing::debug!(
             key = %receiver.key(), epoch = claimed.epoch.0, version = ?connect.version, peer = %terms.peer,
@@ -210,8 +216,9 @@ impl Sessions {
         }
     }
 
-    /// Tells every connected client that the node is going.
+    /// Tells every connected client that the node is going, and lets no more in.
     pub fn close_all(&self, reason: ReasonCode) {
+        self.leaving.store(true, Ordering::Release);
         for receiver in self.dispatch.receivers() {
             receiver.tell(|port| port.close(reason));
         }

@@ -80,6 +80,8 @@ pub struct Metrics {
     pub connects: Count,
     received: [Count; 3],
     pub received_bytes: Count,
+    /// Retained messages of QoS 0 that a bound did not keep.
+    pub retained_refused: Count,
     created: [Count; 2],
     delivered: [Count; 2],
     expired: [Count; 2],
@@ -108,6 +110,9 @@ impl Default for Metrics {
         registry.register("connects", "CONNECT packets accepted", connects.clone());
         let received_bytes = Count::default();
         registry.register("received_bytes", "Bytes read from clients", received_bytes.clone());
+        let retained_refused = Count::default();
+        let help = "Retained messages of QoS 0 that a bound did not keep";
+        registry.register("retained_refused", help, retained_refused.clone());
         let family = Family::<QosLabel, Count>::default();
         registry.register("publishes_received", "PUBLISH packets received from clients", family.clone());
         let received = ["0", "1", "2"].map(|qos| family.get_or_create(&QosLabel { qos }).clone());
@@ -136,6 +141,7 @@ impl Default for Metrics {
             connects,
             received,
             received_bytes,
+            retained_refused,
             created,
             delivered,
             expired,

@@ -114,6 +114,21 @@ async fn retained_messages_are_set_replayed_replaced_and_cleared() {
     }
 }
 
+/// The standards let a server send them the other way round; few clients expect it.
+#[tokio::test]
+async fn the_suback_comes_before_what_is_replayed() {
+    let server = shared().await;
+    let mut client = raw_client(server.mqtt(), Version::V5, "suback-first").await;
+    let mut kept = raw::publish(1, "suback-first/t", QoS::AtLeastOnce, "kept");
+    kept.retain = true;
+    client.send(&Packet::Publish(kept)).await.unwrap();
+    raw_ack(&mut client).await;
+    for _ in 0..3000 {
+        raw_subscribe(&mut client, "suback-first/t", QoS::AtMostOnce).await;
+        assert_eq!(raw_publish(&mut client).await.payload, "kept");
+    }
+}
+
 #[tokio::test]
 async fn after_unsubscribe_nothing_more_comes() {
     let server = shared().await;

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use fulmar_mqtt::packet::Ack;
 use fulmar_mqtt::{Packet, QoS, ReasonCode, encode};
 
-use super::{DropReason, Inflight, Outbound};
+use super::{DropReason, Inflight, Outbound, durable_packet_id};
 
 /// What acknowledgements of durable deliveries add up to until the owner proposes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,12 +12,14 @@ pub struct Settled {
     pub settled: Vec<u64>,
     pub received: Vec<u64>,
     pub refused: Vec<u64>,
+    /// Expired entries were passed over: the floor has moved.
+    pub passed: bool,
 }
 
 impl Settled {
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.settled.is_empty() && self.received.is_empty() && self.refused.is_empty()
+        self.settled.is_empty() && self.received.is_empty() && self.refused.is_empty() && !self.passed
     }
 }
 
@@ -29,7 +31,8 @@ impl Outbound {
         match packet {
             Packet::PubAck(ack) => self.finish_if(ack, |entry| entry.qos == QoS::AtLeastOnce),
             Packet::PubRec(ack) => self.received(ack, out),
-            Packet::PubComp(ack) => self.finish_if(ack, |entry| entry.received),
+            // Whatever PUBCOMP says, the client has had the message [v5 4.3.3].
+            Packet::PubComp(ack) => self.finish_if(&Ack::success(ack.packet_id), |entry| entry.received),
             _ => {}
         }
     }
@@ -59,14 +62,17 @@ impl Outbound {
 
     /// The PUBRECs of these durable deliveries are committed: their PUBRELs are appended to `out`.
     pub fn release(&mut self, seqs: &[u64], out: &mut BytesMut) {
-        let ids: Vec<u16> = self
-            .inflight
-            .iter()
-            .filter(|(_, entry)| entry.seq.is_some_and(|seq| seqs.contains(&seq)))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
-            self.pubrel(id, ReasonCode::Success, out);
+        for seq in seqs {
+            let computed = durable_packet_id(*seq);
+            let known = self.inflight.get(&computed).is_some_and(|entry| entry.seq == Some(*seq));
+            let id = if known {
+                Some(computed)
+            } else {
+                self.inflight.iter().find(|(_, entry)| entry.seq == Some(*seq)).map(|(id, _)| *id)
+            };
+            if let Some(id) = id {
+                self.pubrel(id, ReasonCode::Success, out);
+            }
         }
     }
 

@@ -40,8 +40,6 @@ pub struct Settings {
     pub packet_bytes_max: u32,
     /// Topic aliases that the client accepts.
     pub topic_alias_maximum: u16,
-    /// Whether the session outlives its connection: packet ids are then computed from the durable queue.
-    pub persistent: bool,
     pub queue_messages_max: usize,
     pub queue_bytes_max: usize,
 }
@@ -88,6 +86,8 @@ pub enum Pushed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Closing {
     No,
+    /// Live deliveries that the window allows are still written, then the last bytes.
+    AfterQueue,
     /// What is queued as control bytes is still written, no delivery any more.
     AfterControl,
 }
@@ -96,6 +96,8 @@ enum Closing {
 pub struct Outbound {
     settings: Settings,
     control: BytesMut,
+    /// What is written last, while [`Closing::AfterQueue`].
+    last: BytesMut,
     live: [VecDeque<Queued>; 2],
     live_bytes: usize,
     waiting: VecDeque<Waiting>,
@@ -135,6 +137,7 @@ impl Outbound {
         Outbound {
             settings,
             control: BytesMut::new(),
+            last: BytesMut::new(),
             live: [VecDeque::new(), VecDeque::new()],
             live_bytes: 0,
             waiting: VecDeque::new(),
@@ -164,6 +167,12 @@ impl Outbound {
         if self.closing == Closing::No {
             self.control.extend_from_slice(bytes);
         }
+    }
+
+    /// Control bytes that wait for the writer.
+    #[must_use]
+    pub fn control_len(&self) -> usize {
+        self.control.len()
     }
 
     /// Offers one live delivery. At the bound, QoS 0 displaces the oldest QoS 0 and QoS > 0 makes the publisher wait.
@@ -279,6 +288,7 @@ impl Outbound {
     #[must_use]
     pub fn ready(&self) -> bool {
         !self.control.is_empty()
+            || self.closing == Closing::AfterQueue
             || (self.closing == Closing::No
                 && (self.next_live().is_some()
                     || self.replay.front().is_some_and(|q| class(q.delivery.qos) == 0 || self.window_open())
@@ -286,7 +296,8 @@ impl Outbound {
     }
 
     fn next_live(&self) -> Option<usize> {
-        if self.replaying || !self.replay.is_empty() {
+        let closing = self.closing == Closing::AfterQueue;
+        if (self.replaying || !self.replay.is_empty()) && !closing {
             return None;
         }
         match (self.live[0].front(), self.live[1].front().filter(|_| self.window_open())) {
@@ -306,10 +317,10 @@ impl Outbound {
     /// queued or unacknowledged is booked under `reason`. Returns waiters, and the QoS 1 messages of shared
     /// subscriptions that another member should get [v5 MQTT-4.8.2-5].
     pub fn close(&mut self, last: &[u8], reason: DropReason) -> (Vec<Box<dyn Waiter>>, Vec<Orphan>) {
-        if self.closing != Closing::No {
+        if self.closing == Closing::AfterControl {
             return (Vec::new(), Vec::new());
         }
-        self.control(last);
+        self.control.extend_from_slice(last);
         self.closing = Closing::AfterControl;
         let mut waiters = Vec::new();
         let mut orphans = Vec::new();
@@ -342,6 +353,14 @@ impl Outbound {
         self.durable.clear();
         self.aliases.clear();
         (waiters, orphans)
+    }
+
+    /// As [`Outbound::close`] in the end, after what the window allows of the live queue has been written.
+    pub fn close_after_queue(&mut self, last: &[u8]) {
+        if self.closing == Closing::No {
+            self.closing = Closing::AfterQueue;
+            self.last.extend_from_slice(last);
+        }
     }
 
     /// Whether the end has come: closed, and every control byte handed to the writer.

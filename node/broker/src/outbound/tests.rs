@@ -23,7 +23,6 @@ fn settings() -> Settings {
         receive_maximum: 3,
         packet_bytes_max: u32::MAX,
         topic_alias_maximum: 0,
-        persistent: false,
         queue_messages_max: 4,
         queue_bytes_max: 1 << 20,
     }
@@ -285,7 +284,7 @@ fn nothing_live_overtakes_a_replay() {
 
 #[test]
 fn durable_entries_have_computed_ids_and_are_settled_by_number() {
-    let mut outbound = Outbound::new(Settings { persistent: true, ..settings() }, 65_533);
+    let mut outbound = Outbound::new(settings(), 65_533);
     assert_eq!(outbound.wants().map(|(from, _)| from), Some(65_533));
     outbound.feed((65_533..65_538).map(|seq| entry(seq, QoS::AtLeastOnce)).collect());
     let packets = written(&mut outbound);
@@ -303,7 +302,7 @@ fn durable_entries_have_computed_ids_and_are_settled_by_number() {
 
 #[test]
 fn a_durable_qos_2_entry_is_released_once_its_pubrec_is_committed() {
-    let mut outbound = Outbound::new(Settings { persistent: true, ..settings() }, 0);
+    let mut outbound = Outbound::new(settings(), 0);
     outbound.feed(vec![entry(0, QoS::ExactlyOnce)]);
     written(&mut outbound);
     assert!(acknowledge(&mut outbound, Packet::PubRec(Ack::success(1))).is_empty());
@@ -318,7 +317,7 @@ fn a_durable_qos_2_entry_is_released_once_its_pubrec_is_committed() {
 
 #[test]
 fn a_new_owner_sends_again_what_may_have_been_sent() {
-    let mut outbound = Outbound::new(Settings { persistent: true, ..settings() }, 0);
+    let mut outbound = Outbound::new(settings(), 0);
     let received = QueueEntry { phase: Phase::Received, ..entry(0, QoS::ExactlyOnce) };
     let sent = QueueEntry { before_claim: true, ..entry(1, QoS::AtLeastOnce) };
     outbound.feed(vec![received, sent, entry(2, QoS::AtLeastOnce)]);
@@ -327,4 +326,34 @@ fn a_new_owner_sends_again_what_may_have_been_sent() {
     let dups: Vec<bool> =
         packets[1..].iter().map(|packet| matches!(packet, Packet::Publish(publish) if publish.dup)).collect();
     assert_eq!(dups, [true, false]);
+}
+
+#[test]
+fn at_a_shutdown_what_the_window_allows_is_written_before_the_last_bytes() {
+    let mut outbound = Outbound::new(settings(), 0);
+    for topic in ["a", "b", "c", "d"] {
+        push(&mut outbound, topic, QoS::AtLeastOnce);
+    }
+    outbound.close_after_queue(&[0xe0, 1, 0x8b]);
+    assert_eq!(push(&mut outbound, "late", QoS::AtLeastOnce), Pushed::Gone);
+    assert!(outbound.ready() && !outbound.finished());
+    let packets = written(&mut outbound);
+    assert_eq!(topics(&packets[..3]).len(), 3);
+    assert!(
+        matches!(&packets[3], Packet::Disconnect(disconnect) if disconnect.reason == ReasonCode::ServerShuttingDown)
+    );
+    assert!(outbound.finished());
+    balance(&outbound.take_tally(), 0);
+}
+
+#[test]
+fn an_expired_durable_entry_is_passed_over_and_moves_the_floor() {
+    let mut outbound = Outbound::new(settings(), 0);
+    let dead = Publication { expires_at: Some(LogTime(9_000)), ..publication("d", QoS::AtLeastOnce) };
+    let mut first = entry(0, QoS::AtLeastOnce);
+    first.delivery.publication = Arc::new(dead);
+    outbound.feed(vec![first, entry(1, QoS::AtLeastOnce)]);
+    assert_eq!(topics(&written(&mut outbound)), [("d".into(), 2)]);
+    assert!(outbound.has_settled());
+    assert_eq!((outbound.take_settled().passed, outbound.settled_floor()), (true, 1));
 }

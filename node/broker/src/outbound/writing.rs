@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 use fulmar_mqtt::packet::Ack;
-use fulmar_mqtt::{Packet, PublishRef, TopicName, encode};
+use fulmar_mqtt::{Packet, PublishRef, QoS, TopicName, encode};
 
 use super::{Closing, DropReason, Inflight, Outbound, Queued, Waiter, Waiting, class};
 use crate::key::{LogTime, Now};
@@ -26,17 +26,22 @@ impl Outbound {
             out.put_slice(&self.control);
             self.control = BytesMut::new();
         }
-        if self.closing != Closing::No {
+        if self.closing == Closing::AfterControl {
             return Vec::new();
         }
+        let closing = self.closing == Closing::AfterQueue;
         let before = out.len();
         while out.len() < bytes_max {
-            if let Some(entry) = self.durable.front().filter(|_| self.window_open()) {
+            if let Some(entry) = self.durable.front().filter(|_| self.window_open() && !closing) {
                 debug_assert!(entry.seq < self.cursor);
                 if let Some(entry) = self.durable.pop_front() {
                     self.write_durable(entry, now, out);
                 }
-            } else if self.replay.front().is_some_and(|q| class(q.delivery.qos) == 0 || self.window_open()) {
+            } else if self
+                .replay
+                .front()
+                .is_some_and(|q| !closing && (class(q.delivery.qos) == 0 || self.window_open()))
+            {
                 if let Some(queued) = self.replay.pop_front() {
                     self.write_live(queued, now, out);
                 }
@@ -52,7 +57,16 @@ impl Outbound {
         if out.len() > before {
             self.progress_ms = now.mono_ms;
         }
-        self.admit_waiting()
+        let mut taken = self.admit_waiting();
+        if closing && self.next_live().is_none() {
+            let last = std::mem::take(&mut self.last);
+            // With the node going there is no other member to offer a shared message to.
+            let (waiters, _) = self.close(&last, DropReason::SessionEnded);
+            taken.extend(waiters);
+            out.put_slice(&self.control);
+            self.control = BytesMut::new();
+        }
+        taken
     }
 
     fn admit_waiting(&mut self) -> Vec<Box<dyn Waiter>> {
@@ -90,7 +104,16 @@ impl Outbound {
 
     fn write_durable(&mut self, entry: QueueEntry, now: Now, out: &mut BytesMut) {
         let QueueEntry { seq, delivery, phase, before_claim } = entry;
-        let packet_id = if self.settings.persistent { durable_packet_id(seq) } else { self.allocate_id() };
+        // What may have been sent as QoS 2 is completed, however old it is [v5 MQTT-4.3.3-6].
+        let open = phase == Phase::Received || (before_claim && delivery.qos == QoS::ExactlyOnce);
+        if delivery.publication.expired(now.log) && !open {
+            self.settled.passed = true;
+            return;
+        }
+        // Computed, so that every owner sends an entry again under the id that the client knows. Beside live deliveries,
+        // which a session that ends with its socket has too, a computed id may be taken: then nobody knows the entry yet.
+        let computed = durable_packet_id(seq);
+        let packet_id = if self.inflight.contains_key(&computed) { self.allocate_id() } else { computed };
         let received = phase == Phase::Received;
         if received {
             // [v5 MQTT-4.4.0-1] what the client has received is resumed with PUBREL.

@@ -147,7 +147,7 @@ pub struct Session {
     ended: bool,
     /// Since when a 3.x client waits for its full ring, and what it sent meanwhile.
     paused_since_ms: Option<u64>,
-    held: VecDeque<Packet>,
+    held: VecDeque<Input>,
     ring: Ring,
     /// Packet ids of QoS 2 publishes whose PUBREL has not come; sorted.
     received: Vec<u16>,
@@ -340,13 +340,9 @@ impl Session {
             return;
         }
         match input {
-            Input::Packet(packet) => {
+            Input::Packet(_) | Input::Skipped(_) => {
                 self.last_packet_ms = now.mono_ms;
-                self.packet(now, packet, outputs);
-            }
-            Input::Skipped(skipped) => {
-                self.last_packet_ms = now.mono_ms;
-                self.skipped(skipped, outputs);
+                self.arrives(now, input, outputs);
             }
             Input::Malformed(error) => self.fail(error.reason, Some(error.detail), outputs),
             Input::Accepted { token, reason } => self.accepted(now, token, reason, outputs),
@@ -375,18 +371,23 @@ impl Session {
         }
     }
 
-    fn packet(&mut self, now: Now, packet: Packet, outputs: &mut Vec<Output>) {
-        // What is held keeps its order; nothing but a ping may pass it.
-        if self.paused() && !matches!(packet, Packet::PingReq) {
-            self.held.push_back(packet);
-            return;
+    /// Something from the client, in its turn: what is held keeps its order, and nothing but a ping may pass it.
+    fn arrives(&mut self, now: Now, input: Input, outputs: &mut Vec<Output>) {
+        match input {
+            Input::Packet(Packet::PingReq) => outputs.push(Output::Send(Packet::PingResp)),
+            _ if self.paused() => self.held.push_back(input),
+            Input::Packet(packet) => self.packet(now, packet, outputs),
+            Input::Skipped(skipped) => self.skipped(now, skipped, outputs),
+            _ => {}
         }
+    }
+
+    fn packet(&mut self, now: Now, packet: Packet, outputs: &mut Vec<Output>) {
         match packet {
             Packet::Publish(publish) => self.publish(now, publish, outputs),
             Packet::PubRel(ack) => self.pubrel(&ack, outputs),
             Packet::Subscribe(subscribe) => self.subscribe(*subscribe, outputs),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(*unsubscribe, outputs),
-            Packet::PingReq => outputs.push(Output::Send(Packet::PingResp)),
             Packet::Disconnect(disconnect) => self.client_disconnects(&disconnect, outputs),
             Packet::Auth(auth) => self.auth(&auth, outputs),
             // Acknowledgements go to the way out; the codec lets nothing else of a server's through.
@@ -461,11 +462,11 @@ impl Session {
         }
         self.paused_since_ms = None;
         self.last_packet_ms = now.mono_ms;
-        while let Some(packet) = self.held.pop_front() {
+        while let Some(input) = self.held.pop_front() {
             if self.ended {
                 break;
             }
-            self.packet(now, packet, outputs);
+            self.arrives(now, input, outputs);
             // Pausing again put the packet that did not fit at the front.
             if self.paused() {
                 break;

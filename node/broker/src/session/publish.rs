@@ -3,13 +3,14 @@
 use fulmar_mqtt::packet::{Ack, Publish, SkippedPublish};
 use fulmar_mqtt::{Packet, QoS, ReasonCode, TopicName, Version};
 
-use super::{Output, Session, Token};
+use super::{Input, Output, Session, Token};
 use crate::key::Now;
 use crate::publication::{Publication, Via};
 
 impl Session {
     pub(super) fn publish(&mut self, now: Now, publish: Publish, outputs: &mut Vec<Output>) {
-        if publish.qos != QoS::AtMostOnce && !self.take_turn(now, &publish, outputs) {
+        if publish.qos != QoS::AtMostOnce && !self.take_turn(publish.qos, publish.packet_id, outputs) {
+            self.pause(now, Input::Packet(Packet::Publish(publish)));
             return;
         }
         let alias = publish.properties.topic_alias;
@@ -50,8 +51,8 @@ impl Session {
     }
 
     /// Whether a QoS 1 or 2 publish may take a slot now: an MQTT 5 client with too many is cut, a 3.x client waits.
-    fn take_turn(&mut self, now: Now, publish: &Publish, outputs: &mut Vec<Output>) -> bool {
-        let again = publish.qos == QoS::ExactlyOnce && self.received.binary_search(&publish.packet_id).is_ok();
+    fn take_turn(&mut self, qos: QoS, packet_id: u16, outputs: &mut Vec<Output>) -> bool {
+        let again = qos == QoS::ExactlyOnce && self.received.binary_search(&packet_id).is_ok();
         if self.version == Version::V5 {
             // [v5 MQTT-3.3.4-9] a resent QoS 2 publish takes no further slot.
             if !again && self.unsettled() >= usize::from(self.limits.receive_maximum) {
@@ -60,12 +61,15 @@ impl Session {
             }
             return true;
         }
-        if self.ring.full() {
+        !self.ring.full()
+    }
+
+    /// Keeps what found no slot for when there is one.
+    fn pause(&mut self, now: Now, input: Input) {
+        if !self.ended {
             self.paused_since_ms = Some(now.mono_ms);
-            self.held.push_front(Packet::Publish(publish.clone()));
-            return false;
+            self.held.push_front(input);
         }
-        true
     }
 
     fn resolve(
@@ -147,7 +151,7 @@ impl Session {
         while let Some((packet_id, qos, reason)) = self.ring.pop() {
             let shown = if self.version == Version::V5 { reason } else { ReasonCode::Success };
             let unsayable = match self.version {
-                Version::V5 => reason == ReasonCode::PacketTooLarge,
+                Version::V5 => matches!(reason, ReasonCode::PacketTooLarge | ReasonCode::SessionTakenOver),
                 // A 3.x client cannot be told no: it gets no acknowledgement, and sends again after it reconnects.
                 _ => reason.is_error() && reason != ReasonCode::NotAuthorized,
             };
@@ -196,20 +200,19 @@ impl Session {
     }
 
     /// A PUBLISH that was larger than the session takes and was read past: said so where MQTT can, dropped otherwise.
-    pub(super) fn skipped(&mut self, skipped: SkippedPublish, outputs: &mut Vec<Output>) {
+    pub(super) fn skipped(&mut self, now: Now, skipped: SkippedPublish, outputs: &mut Vec<Output>) {
+        let SkippedPublish { qos, packet_id, .. } = skipped;
+        if qos == QoS::AtMostOnce {
+            return;
+        }
+        if !self.take_turn(qos, packet_id, outputs) {
+            self.pause(now, Input::Skipped(skipped));
+            return;
+        }
         // PUBACK knows no "packet too large" [v5 3.4.2.1]; that a bound was exceeded it can say.
         let reason = if self.version == Version::V5 { ReasonCode::QuotaExceeded } else { ReasonCode::Success };
-        let ack = Ack::with_reason(skipped.packet_id, reason);
-        match skipped.qos {
-            QoS::AtMostOnce => {}
-            QoS::AtLeastOnce => outputs.push(Output::Send(Packet::PubAck(ack))),
-            QoS::ExactlyOnce => {
-                if self.version != Version::V5 {
-                    // Its PUBREL will come, and is answered as for a known packet id.
-                    self.receive(skipped.packet_id);
-                }
-                outputs.push(Output::Send(Packet::PubRec(ack)));
-            }
-        }
+        let token = self.token();
+        self.ring.push(token, packet_id, qos);
+        self.accepted(now, token, reason, outputs);
     }
 }

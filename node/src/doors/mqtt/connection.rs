@@ -18,13 +18,16 @@ use ractor::ActorRef;
 use tokio::time::{Instant, Sleep};
 
 use super::accept::Door;
-use super::link::Link;
+use super::link::{Link, READ_BYTES_MAX};
 use crate::dispatch::{Dispatch, Receiver};
 use crate::sessions::{Batch, Message, Opened};
 use crate::telemetry::metrics::Turned;
 
 /// Time that a peer has to take the last bytes, and then to end its side.
-const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Bytes of answers that a client may leave unread.
+const UNREAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Writes in a row before the connection looks at its other side.
 const WRITES_IN_A_ROW_MAX: usize = 8;
@@ -41,8 +44,13 @@ pub(super) async fn serve<L: Link>(link: L, door: &Door, peer: Peer, connect_by:
     if let Err(error) = running.run().await {
         tracing::debug!(listener = door.name(), peer = %peer.address, %error, "connection lost");
     }
-    // A session that has already ended takes no further message.
-    let _ = running.actor.cast(Message::Disconnected);
+}
+
+impl<L> Drop for Running<L> {
+    /// Also after a panic the session learns that its connection is gone; one that has ended takes no further message.
+    fn drop(&mut self) {
+        let _ = self.actor.cast(Message::Disconnected);
+    }
 }
 
 /// From the first byte to a session, or to the answer that there will be none.
@@ -188,7 +196,7 @@ impl<L: Link> Running<L> {
     async fn run(&mut self) -> io::Result<()> {
         // Packets may have come with CONNECT.
         if !self.buffer.is_empty() && !self.pass_on() {
-            return Ok(());
+            return self.wait_for_end().await;
         }
         loop {
             match poll_fn(|cx| self.poll_event(cx)).await? {
@@ -233,14 +241,21 @@ impl<L: Link> Running<L> {
         if let Poll::Ready(event) = self.poll_write(cx) {
             return Poll::Ready(event);
         }
-        if self.receiver.outbound().closed() {
+        let (closed, unread) = {
+            let outbound = self.receiver.outbound();
+            (outbound.closed(), outbound.control_len() + self.pending.len())
+        };
+        if closed {
             // Nothing that still comes is taken.
             return match self.poll_farewell(cx) {
                 Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
                 Poll::Pending => Poll::Pending,
             };
         }
-        if self.receiver.takes_batch()
+        // A client that does not read its answers is not asked for more questions.
+        let answered = !self.sending || unread < UNREAD_BYTES_MAX;
+        if answered
+            && self.receiver.takes_batch()
             && let Poll::Ready(count) = self.link.poll_recv(cx, &mut self.buffer)
         {
             return Poll::Ready(count.map(Event::Read));
@@ -262,8 +277,12 @@ impl<L: Link> Running<L> {
                 }
             }
             let drained = OUTGOING.with_borrow_mut(|out| {
+                if out.capacity() > 2 * READ_BYTES_MAX.max(L::WRITE_BYTES_MAX) {
+                    // One large packet or backlog must not stay with the thread for good.
+                    *out = BytesMut::new();
+                }
                 out.clear();
-                let drained = self.dispatch.drain(&self.receiver, self.dispatch.now(), out);
+                let drained = self.dispatch.drain(&self.receiver, self.dispatch.now(), out, L::WRITE_BYTES_MAX);
                 if !out.is_empty() {
                     match self.link.poll_send(cx, out) {
                         Poll::Ready(Ok(())) => {}

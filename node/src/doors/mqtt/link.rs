@@ -9,10 +9,13 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes of one read.
-const READ_BYTES_MAX: usize = 64 * 1024;
+pub(super) const READ_BYTES_MAX: usize = 64 * 1024;
 
 /// Both directions of a connection, polled by one task.
 pub(super) trait Link {
+    /// Bytes that are put together for one write.
+    const WRITE_BYTES_MAX: usize = 128 * 1024;
+
     /// Appends what has come to `buffer`. 0 bytes: the peer has ended its side.
     fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>>;
 

@@ -2,12 +2,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use actix_rt::net::{ActixStream, Ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use super::admission::Permit;
+use super::websocket::FRAME_BYTES_MAX;
 
 /// A client's byte stream.
 #[derive(Debug)]
@@ -93,21 +96,91 @@ impl AsyncWrite for Stream {
 #[derive(Debug)]
 pub(super) struct HttpStream {
     stream: Stream,
+    /// The upgrade has been answered: what comes from here on are WebSocket frames.
     respelled: bool,
+    frames: FrameGuard,
+    /// The connection counts until its socket is closed, however long that takes.
+    _permit: Permit,
 }
 
 const WRITTEN: &[u8] = b"sec-websocket-accept: ";
 const WANTED: &[u8] = b"Sec-WebSocket-Accept: ";
 
 impl HttpStream {
-    pub(super) fn new(stream: Stream) -> HttpStream {
-        HttpStream { stream, respelled: false }
+    pub(super) fn new(stream: Stream, permit: Permit) -> HttpStream {
+        HttpStream { stream, respelled: false, frames: FrameGuard::default(), _permit: permit }
     }
 }
 
 impl AsyncRead for HttpStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if self.respelled && !self.frames.pass(buf.filled().get(before..).unwrap_or_default()) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a WebSocket frame is too large")));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Follows the frames of a WebSocket as they arrive [RFC 6455 5.2], because actix collects a frame whole before it asks
+/// how large it is.
+#[derive(Debug, Default)]
+struct FrameGuard {
+    /// The beginning of a header: 2 bytes, and up to 8 of length and 4 of mask.
+    header: Header,
+    /// Bytes of the frame that are still to come.
+    left: u64,
+}
+
+#[derive(Debug, Default)]
+struct Header {
+    bytes: [u8; 14],
+    len: usize,
+}
+
+impl FrameGuard {
+    /// Takes the next bytes; `false` once a frame says that it is larger than any packet.
+    fn pass(&mut self, mut bytes: &[u8]) -> bool {
+        while let [byte, rest @ ..] = bytes {
+            if self.left > 0 {
+                let skipped = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                self.left -= skipped as u64;
+                bytes = bytes.get(skipped..).unwrap_or_default();
+                continue;
+            }
+            bytes = rest;
+            if let Some(slot) = self.header.bytes.get_mut(self.header.len) {
+                *slot = *byte;
+                self.header.len += 1;
+            }
+            let Some(payload) = self.payload_len() else { continue };
+            self.header.len = 0;
+            if payload > FRAME_BYTES_MAX as u64 {
+                return false;
+            }
+            self.left = payload;
+        }
+        true
+    }
+
+    /// Length of the payload, once the header is whole.
+    fn payload_len(&self) -> Option<u64> {
+        let header = self.header.bytes.get(..self.header.len)?;
+        let [_, second, rest @ ..] = header else { return None };
+        let mask = if second & 0x80 == 0 { 0 } else { 4 };
+        let extended = match second & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        if rest.len() < extended + mask {
+            return None;
+        }
+        match extended {
+            0 => Some(u64::from(second & 0x7f)),
+            _ => Some(rest.iter().take(extended).fold(0, |length, byte| length << 8 | u64::from(*byte))),
+        }
     }
 }
 
@@ -148,5 +221,44 @@ impl ActixStream for HttpStream {
 
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
         ActixStream::poll_write_ready(self.stream.socket(), cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame with a payload of `length` bytes, of which `sent` are here.
+    fn frame(length: u64, masked: bool, sent: usize) -> Vec<u8> {
+        let mask = if masked { 0x80 } else { 0 };
+        let mut bytes = match length {
+            0..126 => vec![0x82, mask | length as u8],
+            126..65_536 => [&[0x82, mask | 126][..], &(length as u16).to_be_bytes()].concat(),
+            _ => [&[0x82, mask | 127][..], &length.to_be_bytes()].concat(),
+        };
+        bytes.extend(vec![7; if masked { 4 } else { 0 } + sent]);
+        bytes
+    }
+
+    #[test]
+    fn frames_are_followed_however_they_are_cut() {
+        let lengths = [0, 1, 125, 126, 127, 65_535, 65_536, 100_000];
+        let bytes: Vec<u8> =
+            lengths.iter().flat_map(|length| frame(*length, *length % 2 == 1, *length as usize)).collect();
+        for cut in [1, 2, 3, 7, 4096, bytes.len()] {
+            let mut guard = FrameGuard::default();
+            assert!(bytes.chunks(cut).all(|chunk| guard.pass(chunk)), "cut {cut}");
+            assert_eq!((guard.left, guard.header.len), (0, 0), "cut {cut}");
+        }
+    }
+
+    #[test]
+    fn a_frame_beyond_the_bound_is_refused_by_its_header() {
+        for length in [FRAME_BYTES_MAX as u64 + 1, 1 << 30, u64::MAX] {
+            let mut guard = FrameGuard::default();
+            assert!(guard.pass(&frame(5, true, 5)));
+            assert!(!guard.pass(&frame(length, true, 0)), "{length}");
+        }
+        assert!(FrameGuard::default().pass(&frame(FRAME_BYTES_MAX as u64, true, 0)));
     }
 }

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use actix_http::HttpService;
@@ -16,7 +17,6 @@ use actix_ws::{CloseCode, CloseReason, Item, Message as Frame, MessageStream, Se
 use bytes::BytesMut;
 use fulmar_mqtt::limits::PACKET_BYTES_HARD_MAX;
 use futures_util::Stream as _;
-use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -25,6 +25,7 @@ use super::admission::Permit;
 use super::connection::{self, Peer};
 use super::link::Link;
 use super::stream::{HttpStream, Stream};
+use crate::telemetry::metrics::Turned;
 
 /// Connections that may wait for a worker thread.
 const HANDED_OVER_MAX: usize = 1024;
@@ -33,14 +34,14 @@ const HANDED_OVER_MAX: usize = 1024;
 const PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 
 /// Bytes of one frame's payload: the largest packet and a little more.
-const FRAME_BYTES_MAX: usize = PACKET_BYTES_HARD_MAX as usize + 64 * 1024;
+pub(super) const FRAME_BYTES_MAX: usize = PACKET_BYTES_HARD_MAX as usize + 64 * 1024;
 
 /// What the upgrade needs to know of its connection.
 struct Upgrade {
     door: Arc<Door>,
     peer: Peer,
     connect_by: Instant,
-    permit: Mutex<Option<Permit>>,
+    upgraded: AtomicBool,
 }
 
 struct Handed {
@@ -80,10 +81,13 @@ impl Workers {
 
     /// Passes a connection on to a worker; with all of them behind, it is closed.
     pub(super) fn hand_over(&self, stream: Stream, door: Arc<Door>, peer: Peer, connect_by: Instant, permit: Permit) {
-        let upgrade = Arc::new(Upgrade { door, peer, connect_by, permit: Mutex::new(Some(permit)) });
+        let upgrade = Arc::new(Upgrade { door, peer, connect_by, upgraded: AtomicBool::new(false) });
         let at = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % self.queues.len();
-        if self.queues[at].try_send(Handed { stream: HttpStream::new(stream), upgrade: upgrade.clone() }).is_err() {
-            upgrade.door.turned_away(crate::telemetry::metrics::Turned::ConnectRate);
+        if self.queues[at]
+            .try_send(Handed { stream: HttpStream::new(stream, permit), upgrade: upgrade.clone() })
+            .is_err()
+        {
+            upgrade.door.turned_away(Turned::ConnectRate);
         }
     }
 }
@@ -96,6 +100,7 @@ async fn work(mut handed: mpsc::Receiver<Handed>) {
     let app = App::new().default_service(web::to(upgrade));
     let factory = HttpService::build()
         .client_request_timeout(std::time::Duration::from_secs(10))
+        .client_disconnect_timeout(std::time::Duration::from_secs(2))
         .on_connect_ext(move |_: &HttpStream, extensions| {
             if let Some(upgrade) = arrived.borrow_mut().take() {
                 extensions.insert(upgrade);
@@ -111,11 +116,21 @@ async fn work(mut handed: mpsc::Receiver<Handed>) {
     };
     while let Some(Handed { stream, upgrade }) = handed.recv().await {
         let address = upgrade.peer.address;
-        *arriving.borrow_mut() = Some(upgrade);
+        *arriving.borrow_mut() = Some(upgrade.clone());
         // The connect callback runs inside this call, before the next connection is taken.
         let served = service.call((stream, Some(address)));
         actix_rt::spawn(async move {
-            if let Err(error) = served.await {
+            let mut served = std::pin::pin!(served);
+            let ended = match tokio::time::timeout_at(upgrade.connect_by, &mut served).await {
+                Ok(ended) => ended,
+                // From the upgrade on, the loop of the connection keeps the time.
+                Err(_) if upgrade.upgraded.load(Ordering::Acquire) => served.await,
+                Err(_) => {
+                    upgrade.door.turned_away(Turned::NoConnect);
+                    return;
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(peer = %address, ?error, "HTTP connection ended");
             }
         });
@@ -129,6 +144,7 @@ async fn upgrade(request: HttpRequest, body: web::Payload) -> Result<HttpRespons
     };
     if !request.headers().contains_key(header::UPGRADE) {
         return Ok(HttpResponse::UpgradeRequired()
+            .force_close()
             .insert_header((header::UPGRADE, "websocket"))
             .body("this port speaks MQTT over WebSocket, sub-protocol mqtt\n"));
     }
@@ -138,10 +154,9 @@ async fn upgrade(request: HttpRequest, body: web::Payload) -> Result<HttpRespons
         return Ok(HttpResponse::BadRequest().body("none of the sub-protocols is mqtt or mqttv3.1\n"));
     }
     let link = WebSocket { sink: Some(sink), frames: frames.max_frame_size(FRAME_BYTES_MAX), sending: None };
+    upgrade.upgraded.store(true, Ordering::Release);
     actix_rt::spawn(async move {
-        let permit = upgrade.permit.lock().take();
         connection::serve(link, &upgrade.door, upgrade.peer.clone(), upgrade.connect_by).await;
-        drop(permit);
     });
     Ok(response)
 }
@@ -176,6 +191,9 @@ impl WebSocket {
 }
 
 impl Link for WebSocket {
+    /// Up to 32 writes wait in the channel to the socket.
+    const WRITE_BYTES_MAX: usize = 16 * 1024;
+
     fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
         loop {
             let frame = match ready!(Pin::new(&mut self.frames).poll_next(cx)) {
