@@ -33,10 +33,13 @@ async fn a_mixed_load_leaves_balanced_books() {
     let address = server.mqtt();
     let mut random = StdRng::seed_from_u64(seed("a_mixed_load_leaves_balanced_books"));
 
-    // Persistent sessions: one away with more than its queue holds, one away whose messages expire, one there.
-    for id in ["away", "expires", "there"] {
+    // Persistent sessions: two away with more than their queues hold, two away whose messages expire, one there. Two,
+    // because a publish that only one full queue would get is refused.
+    for (id, filter) in
+        [("away", "away"), ("away-2", "away"), ("expires", "expires"), ("expires-2", "expires"), ("there", "there")]
+    {
         let (mut keeper, _) = raw_connect(address, persistent(Version::V5, id)).await;
-        raw_subscribe(&mut keeper, &format!("durable/{id}/#"), QoS::ExactlyOnce).await;
+        raw_subscribe(&mut keeper, &format!("durable/{filter}/#"), QoS::ExactlyOnce).await;
     }
     let mut there = Client::connect(address, Options::new(Protocol::V5, "there").persistent(3600)).await.unwrap();
     // Live ones: of each QoS, in a group, and one that never reads.
@@ -127,7 +130,7 @@ async fn a_mixed_load_leaves_balanced_books() {
     assert_eq!(metrics.get("fulmar_obligations_unaccounted"), 0);
 
     // Also once the durable sessions are discarded with what they held.
-    for id in ["away", "expires", "there"] {
+    for id in ["away", "away-2", "expires", "expires-2", "there"] {
         drop(raw_client(address, Version::V5, id).await);
     }
     server.metric("fulmar_sessions", |n| n == 0).await;

@@ -147,7 +147,7 @@ async fn a_listener_that_skips_reads_past_large_publishes() {
 
 /// What may be sent to those who are there may still be too large to be kept for those who are not.
 #[tokio::test]
-async fn a_payload_too_large_to_be_kept_is_refused_and_not_kept() {
+async fn a_payload_too_large_to_be_kept_ends_the_connection_and_is_not_kept() {
     let server = Server::start(&format!("[limits]\ndurable_payload_bytes_max = \"1KiB\"\n{OPEN}")).await;
     let mut client = raw_client(server.mqtt(), Version::V5, "kept").await;
     let mut publish = raw::publish(1, "kept/t", QoS::AtLeastOnce, vec![1; 1025]);
@@ -155,7 +155,7 @@ async fn a_payload_too_large_to_be_kept_is_refused_and_not_kept() {
     assert_eq!(raw_ack(&mut client).await, ("PUBACK", 1, ReasonCode::NoMatchingSubscribers), "nobody keeps it");
     publish.retain = true;
     client.send(&Packet::Publish(publish)).await.unwrap();
-    assert_eq!(raw_ack(&mut client).await, ("PUBACK", 1, ReasonCode::QuotaExceeded));
+    assert_eq!(close_reason(&mut client).await, Some(ReasonCode::PacketTooLarge));
     server.metric("fulmar_retained_messages", |n| n == 0).await;
 }
 

@@ -100,7 +100,7 @@ async fn work(mut handed: mpsc::Receiver<Handed>) {
     let app = App::new().default_service(web::to(upgrade));
     let factory = HttpService::build()
         .client_request_timeout(std::time::Duration::from_secs(10))
-        .client_disconnect_timeout(std::time::Duration::from_secs(2))
+        .client_disconnect_timeout(std::time::Duration::from_millis(500))
         .on_connect_ext(move |_: &HttpStream, extensions| {
             if let Some(upgrade) = arrived.borrow_mut().take() {
                 extensions.insert(upgrade);
