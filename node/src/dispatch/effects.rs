@@ -1,22 +1,16 @@
 //! Proposing commands, and carrying out what applying them asks of this node.
 
 use bytes::BytesMut;
-use fulmar_broker::outbound::Waiter;
 use fulmar_broker::state::command::{Command, Effect, Outcome, Owner, Settlement};
 use fulmar_broker::{Epoch, SessionKey};
 
 use super::Dispatch;
+use super::publish::Nobody;
 use super::receiver::Receiver;
 use crate::cluster::replica;
 
 /// Timer commands that one tick proposes at most.
 const DUE_MAX: usize = 256;
-
-struct Nobody;
-
-impl Waiter for Nobody {
-    fn taken(&self) {}
-}
 
 impl Dispatch {
     /// Proposes commands, waits for their commit, and carries out the effects.

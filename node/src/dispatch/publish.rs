@@ -62,7 +62,7 @@ impl Waiter for Waits {
 }
 
 /// For what nobody waits for: wills, `$SYS`, shared messages offered again.
-struct Nobody;
+pub(super) struct Nobody;
 
 impl Waiter for Nobody {
     fn taken(&self) {}
