@@ -1,14 +1,14 @@
-//! A TLS client, from the rustls that rumqttc brings along.
+//! A TLS client.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rumqttc::tokio_rustls::TlsConnector;
-use rumqttc::tokio_rustls::client::TlsStream;
-use rumqttc::tokio_rustls::rustls::pki_types::pem::PemObject;
-use rumqttc::tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rumqttc::tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto, version};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto, version};
 
 use super::Kit;
 
@@ -22,7 +22,7 @@ pub(crate) async fn connect(
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(trusted.ca.as_bytes()).unwrap()).unwrap();
     let versions = if only_12 { [&version::TLS12] } else { [&version::TLS13] };
-    let builder = ClientConfig::builder_with_provider(Arc::new(crypto::aws_lc_rs::default_provider()));
+    let builder = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()));
     let builder = builder.with_protocol_versions(&versions).unwrap().with_root_certificates(roots);
     let config = match own {
         None => builder.with_no_client_auth(),
