@@ -53,6 +53,7 @@ impl State {
         }
         let epoch = self.next_epoch();
         if let Some(old) = &old {
+            out.wakes.remove(&old.epoch);
             self.resume(&key, old, epoch, claim);
         } else {
             let session = Session::new(epoch, claim.node, claim.generation, self.capped(claim.expiry_s));
@@ -168,6 +169,7 @@ impl State {
             self.discard_will(key);
         }
         let owner = self.kept.sessions.get(key).and_then(Session::owner);
+        out.wakes.remove(&release.epoch);
         self.change(key, |session, _, limits| {
             session.place = Place::Released { at };
             // A session that was to end with its connection cannot be made to stay [v5 3.14.2.2.2].
@@ -194,6 +196,7 @@ impl State {
         let key = self.stored_key(key);
         self.kept.sessions.remove_mut(&key);
         self.timers.remove(session.slot());
+        out.wakes.remove(&session.epoch);
         self.drop_routes(&key, &session);
         for subscription in session.subscriptions() {
             if subscription.filter.shared().is_some() {

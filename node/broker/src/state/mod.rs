@@ -78,7 +78,8 @@ pub struct State {
 /// What one batch makes nodes do; wakes are told once per session, at its end.
 struct Out<'a> {
     effects: &'a mut Vec<Effect>,
-    wakes: BTreeMap<Epoch, SessionKey>,
+    /// Forgotten when the session loses that owner later in the batch.
+    wakes: BTreeMap<Epoch, (SessionKey, Owner)>,
 }
 
 impl State {
@@ -140,16 +141,11 @@ impl State {
         }
     }
 
-    /// Tells owners of queues that have grown, unless they lost the session later in the batch.
+    /// Tells owners of queues that have grown.
     fn wake(&self, out: Out<'_>) {
-        for (epoch, key) in out.wakes {
-            let Some(session) = self.current(&key, epoch) else {
-                continue;
-            };
-            if let Some(owner) = self.owner(session) {
-                out.effects.push(Effect::Wake { key, owner });
-            }
-        }
+        let alive = |owner: &Owner| self.kept.origins.alive(owner.node, owner.generation);
+        let wakes = out.wakes.into_values().filter(|(_, owner)| alive(owner));
+        out.effects.extend(wakes.map(|(key, owner)| Effect::Wake { key, owner }));
     }
 
     fn node_up(&mut self, node: NodeId, generation: Generation) -> Outcome {

@@ -9,6 +9,7 @@ use super::books::{Dropped, Fate};
 use super::command::{Effect, Outcome, Phase, PublishCommand, Subscription};
 use super::ledger::{ENTRY_BYTES, body_bytes};
 use super::queue::{Entry, NEVER};
+use super::session::Session;
 use super::subscriptions::{Route, RouteKey};
 use super::{Out, State};
 use crate::key::{Epoch, SessionKey};
@@ -39,6 +40,28 @@ impl Receiver {
             retain: publication.retain && self.retain_as_published,
             subscription_ids: self.subscription_ids.clone(),
         }
+    }
+
+    /// A receiver with its first durable route, and with what its QoS 0 subscriptions add to the one delivery.
+    fn first(
+        key: &SessionKey,
+        session: &Session,
+        route: &Route,
+        topic: &TopicName,
+        published: QoS,
+        own: bool,
+    ) -> Receiver {
+        let (key, subscription_ids) = (key.clone(), SubscriptionIds::new());
+        let mut receiver =
+            Receiver { key, qos: QoS::AtMostOnce, retain_as_published: false, subscription_ids, group: None };
+        receiver.add(route, published);
+        let live = |sub: &&Subscription| sub.options.qos == QoS::AtMostOnce && sub.filter.shared().is_none();
+        for sub in session.subscriptions().iter().filter(live) {
+            if !(sub.options.no_local && own) && sub.filter.matches(topic) {
+                receiver.add(&Route::of(sub), published);
+            }
+        }
+        receiver
     }
 
     /// Takes one more matching subscription into account.
@@ -111,50 +134,28 @@ impl State {
     pub(super) fn receivers_of(&self, topic: &TopicName, qos: QoS, origin: Option<&SessionKey>) -> Vec<Receiver> {
         // [v5 MQTT-3.8.3-3] no-local goes by identity, wherever the publisher is connected.
         let own = |key: &SessionKey| origin.is_some_and(|origin| origin.same(key));
-        let mut hits: Vec<(Epoch, SessionKey, Route)> = Vec::new();
+        let mut hits: Vec<(&Session, &SessionKey, Route)> = Vec::new();
         let mut groups: Vec<Arc<TopicFilter>> = Vec::new();
         self.routes.for_each_match(topic, |key, route| match key {
             RouteKey::Session(key) if qos > QoS::AtMostOnce && !(route.options.no_local && own(key)) => {
-                if let Some(session) = self.kept.sessions.get(key) {
-                    hits.push((session.epoch, key.clone(), *route));
+                if let Some((key, session)) = self.kept.sessions.get_key_value(key) {
+                    hits.push((session, key, *route));
                 }
             }
             RouteKey::Session(_) => {}
             RouteKey::Group(filter) => groups.push(Arc::clone(filter)),
         });
-        hits.sort_unstable_by_key(|(epoch, _, route)| (*epoch, route.id));
+        hits.sort_unstable_by_key(|(session, _, route)| (session.epoch, route.id));
         groups.sort_unstable();
         let mut receivers: Vec<Receiver> = Vec::with_capacity(hits.len() + groups.len());
-        for (_, key, route) in hits {
-            match receivers.last_mut().filter(|last| last.key.same(&key)) {
+        for (session, key, route) in hits {
+            match receivers.last_mut().filter(|last| last.key.same(key)) {
                 Some(last) => last.add(&route, qos),
-                None => receivers.push(self.receiver(key, &route, topic, qos, own)),
+                None => receivers.push(Receiver::first(key, session, &route, topic, qos, own(key))),
             }
         }
         receivers.extend(groups.iter().filter_map(|filter| self.shared_receiver(filter, qos, 0)));
         receivers
-    }
-
-    /// A receiver with its first durable route, and with what its QoS 0 subscriptions add to the one delivery.
-    fn receiver(
-        &self,
-        key: SessionKey,
-        route: &Route,
-        topic: &TopicName,
-        qos: QoS,
-        own: impl Fn(&SessionKey) -> bool,
-    ) -> Receiver {
-        let subscription_ids = SubscriptionIds::new();
-        let mut receiver =
-            Receiver { qos: QoS::AtMostOnce, retain_as_published: false, subscription_ids, group: None, key };
-        receiver.add(route, qos);
-        let live = |sub: &&Subscription| sub.options.qos == QoS::AtMostOnce && sub.filter.shared().is_none();
-        for sub in self.subscriptions(&receiver.key).iter().filter(live) {
-            if !(sub.options.no_local && own(&receiver.key)) && sub.filter.matches(topic) {
-                receiver.add(&Route::of(sub), qos);
-            }
-        }
-        receiver
     }
 
     /// Puts a message into the queues of its receivers, once for all of them; QoS 0 goes to the owner at once. Gives
@@ -210,7 +211,7 @@ impl State {
     pub(super) fn enqueue(&mut self, receiver: &Receiver, entry: Entry, moved: bool, out: &mut Out<'_>) -> bool {
         let now = self.kept.now;
         let pushed = self.change(&receiver.key, |session, ledger, limits| {
-            let (owned, epoch, cost) = (session.owner().is_some(), session.epoch, entry.cost());
+            let (owned, cost) = (session.owner().is_some(), entry.cost());
             let queue = session.queue_mut();
             if !owned && !queue.fits(limits, 1, cost) {
                 queue.purge(now, ledger);
@@ -222,12 +223,12 @@ impl State {
             if !moved {
                 ledger.queued();
             }
-            Ok(owned.then_some(epoch))
+            Ok(session.owner())
         });
         match pushed {
-            Some(Ok(epoch)) => {
-                if let Some(epoch) = epoch {
-                    out.wakes.insert(epoch, receiver.key.clone());
+            Some(Ok(owner)) => {
+                if let Some(owner) = owner {
+                    out.wakes.insert(owner.epoch, (receiver.key.clone(), owner));
                 }
                 true
             }

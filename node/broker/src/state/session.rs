@@ -131,6 +131,9 @@ impl Session {
         match all.binary_search_by(|have| have.filter.cmp(&subscription.filter)) {
             Ok(at) => all.get_mut(at).map(|have| std::mem::replace(have, subscription)),
             Err(at) => {
+                if all.len() < 4 {
+                    all.reserve_exact(1); // most sessions have few, for ever
+                }
                 all.insert(at, subscription);
                 None
             }

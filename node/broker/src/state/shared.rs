@@ -96,7 +96,7 @@ impl State {
     fn change_group(&mut self, filter: &TopicFilter, f: impl FnOnce(&mut Group)) {
         let known = self.kept.groups.get_key_value(filter).map(|(name, _)| Arc::clone(name));
         let name = known.unwrap_or_else(|| {
-            let name = Arc::new(filter.clone());
+            let name = Arc::new(filter.detached());
             self.kept.groups.insert_mut(Arc::clone(&name), Group::default());
             name
         });

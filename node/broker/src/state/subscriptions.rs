@@ -44,17 +44,17 @@ impl State {
         let (key, persistent) = (self.stored_key(key), session.persistent());
         let mut existed = Vec::with_capacity(filters.len());
         for wanted in filters {
-            let subscription = Subscription { filter: wanted.filter.detached(), ..wanted.clone() };
-            let route = Route::of(&subscription);
-            let old = self.change(&key, |session, _, _| session.set_subscription(subscription.clone())).flatten();
+            let (filter, route) = (&wanted.filter, Route::of(wanted));
+            let subscription = Subscription { filter: filter.detached(), options: wanted.options, id: wanted.id };
+            let old = self.change(&key, |session, _, _| session.set_subscription(subscription)).flatten();
             existed.push(old.is_some());
-            if wanted.filter.shared().is_some() {
-                self.join_group(&subscription.filter, &key, route, persistent);
+            if filter.shared().is_some() {
+                self.join_group(filter, &key, route, persistent);
             } else if persistent && route.options.qos > QoS::AtMostOnce {
-                self.routes.insert(&subscription.filter, RouteKey::Session(key.clone()), route);
+                self.routes.insert(filter, RouteKey::Session(key.clone()), route);
                 self.routes_changed();
             } else if old.is_some_and(|old| old.options.qos > QoS::AtMostOnce) {
-                self.drop_route(&subscription.filter, &key);
+                self.drop_route(filter, &key);
             }
         }
         Outcome::Subscribed(existed)
