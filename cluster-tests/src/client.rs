@@ -409,54 +409,6 @@ fn qos_v5(qos: u8) -> Result<v5::mqttbytes::QoS> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harness::{Broker, Mosquitto};
-
-    const SOON: Duration = Duration::from_secs(5);
-
-    /// The helpers themselves are tried against a broker that is not ours.
-    #[tokio::test]
-    async fn helpers_tell_what_mosquitto_does() {
-        if !Mosquitto::is_installed() {
-            eprintln!("SKIPPED helpers_tell_what_mosquitto_does: no mosquitto");
-            return;
-        }
-        let broker = Mosquitto::start().await.unwrap();
-        for protocol in [Protocol::V4, Protocol::V5] {
-            let open = async |options| Client::connect(broker.mqtt(), options).await.unwrap();
-            let keeper = Options::new(protocol, "keeper").persistent(60);
-            let mut client = open(keeper.clone()).await;
-            assert!(!client.session_present());
-            client.subscribe("a/#", 2).await.unwrap();
-
-            let will = Will { topic: "a/will".into(), payload: b"gone".to_vec(), qos: 1, retain: false, delay_s: None };
-            let mut other = open(Options { will: Some(will), ..Options::new(protocol, "other") }).await;
-            let tickets = [
-                other.publish("a/1", 1, false, "one").await.unwrap(),
-                other.publish("a/0", 0, false, "zero").await.unwrap(),
-                other.publish("a/2", 2, false, "two").await.unwrap(),
-            ];
-            for ticket in [tickets[2], tickets[0]] {
-                assert_eq!(other.acked(ticket, SOON).await.unwrap(), "Success");
-            }
-            let mut texts: Vec<_> = client.collect(3, SOON).await.unwrap().iter().map(|m| (m.qos, m.text())).collect();
-            texts.sort();
-            assert_eq!(texts, [(0, "zero".to_owned()), (1, "one".to_owned()), (2, "two".to_owned())]);
-
-            other.abort().await;
-            assert_eq!(client.receive(SOON).await.unwrap().text(), "gone");
-            client.disconnect().await.unwrap();
-            open(Options::new(protocol, "other")).await.publish_acked("a/3", 1, "kept").await.unwrap();
-            let mut client = open(keeper.clone()).await;
-            assert!(client.session_present());
-            assert_eq!(client.receive(SOON).await.unwrap().topic, "a/3");
-            client.unsubscribe("a/#").await.unwrap();
-            client.expect_silence(Duration::from_millis(50)).await.unwrap();
-
-            let taker = open(Options { clean: true, ..keeper }).await;
-            client.closed(SOON).await.unwrap();
-            taker.disconnect().await.unwrap();
-        }
-    }
 
     #[tokio::test]
     async fn nobody_there_is_an_error() {

@@ -46,12 +46,6 @@ impl Mosquitto {
         Ok(Mosquitto { process, mqtt, _dir: dir })
     }
 
-    /// Whether there is one to start. The tests do not need it: what would be tried against it is skipped, by name.
-    #[must_use]
-    pub fn is_installed() -> bool {
-        binary().is_absolute()
-    }
-
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
