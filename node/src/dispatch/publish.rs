@@ -86,16 +86,19 @@ impl Dispatch {
     ) {
         let mut routing: Vec<Routing> =
             offers.iter().map(|_| Routing { reason: ReasonCode::Success, reached: false, ticket: None }).collect();
-        self.propose_durable(routes, offers, &mut routing);
+        let proposed = self.propose_durable(routes, offers, &mut routing);
         // A subscriber that came in between has its route, but its copy of the retained messages may be older than what
         // was just set: it gets the message live. All of a run have one topic.
         let fresh = match offers.first() {
-            Some(offer) if !routes.current(self.route_versions()) => self.routes_for(&offer.publication.topic),
+            Some(offer) if proposed && !routes.current(self.route_versions()) => {
+                self.routes_for(&offer.publication.topic)
+            }
             _ => routes.clone(),
         };
         let routes = &fresh;
+        let now_ms = self.now().mono_ms;
         for target in &routes.targets {
-            self.push_run(target, publisher, offers, &mut routing);
+            self.push_run(target, publisher, offers, &mut routing, now_ms);
         }
         for shared in &routes.shared {
             for (offer, routing) in offers.iter().zip(&mut routing) {
@@ -103,7 +106,7 @@ impl Dispatch {
                     continue;
                 }
                 for member in shared.in_turn() {
-                    if self.push_one(member, publisher, offer, routing, Some(shared.filter.clone())) {
+                    if self.push_one(member, publisher, offer, routing, (Some(shared.filter.clone()), now_ms)) {
                         break;
                     }
                 }
@@ -120,8 +123,8 @@ impl Dispatch {
     }
 
     /// One proposal for all that the log must have: durable matches, retained messages, QoS 2 packet ids of
-    /// persistent sessions.
-    fn propose_durable(&self, routes: &Routes, offers: &[Offer], routing: &mut [Routing]) {
+    /// persistent sessions. `false` if there was nothing to propose.
+    fn propose_durable(&self, routes: &Routes, offers: &[Offer], routing: &mut [Routing]) -> bool {
         let shared_durable = routes.shared.iter().any(|shared| shared.durable);
         let mut commands = Vec::new();
         let mut proposed = Vec::new();
@@ -145,7 +148,7 @@ impl Dispatch {
             proposed.push(at);
         }
         if commands.is_empty() {
-            return;
+            return false;
         }
         match self.propose(commands) {
             Ok(outcomes) => {
@@ -165,6 +168,7 @@ impl Dispatch {
                 }
             }
         }
+        true
     }
 
     /// Whether a message may be kept: its own size, and the bounds of the queues that it would join.
@@ -190,8 +194,14 @@ impl Dispatch {
     }
 
     /// Pushes a run of publications to one receiver under one lock.
-    fn push_run(&self, target: &Target, publisher: &Arc<Receiver>, offers: &[Offer], routing: &mut [Routing]) {
-        let now_ms = offers.first().map_or(0, |_| self.now().mono_ms);
+    fn push_run(
+        &self,
+        target: &Target,
+        publisher: &Arc<Receiver>,
+        offers: &[Offer],
+        routing: &mut [Routing],
+        now_ms: u64,
+    ) {
         let mut outbound = target.receiver.outbound();
         let mut pushed_any = false;
         let mut waiting = false;
@@ -220,10 +230,9 @@ impl Dispatch {
         publisher: &Arc<Receiver>,
         offer: &Offer,
         routing: &mut Routing,
-        group: Group,
+        (group, now_ms): (Group, u64),
     ) -> bool {
         let delivery = target.shared_delivery(&offer.publication);
-        let now_ms = self.now().mono_ms;
         let pushed = target.receiver.outbound().push(delivery, group, now_ms, || waiter(publisher, offer, routing));
         self.note_pushed(&target.receiver, &pushed);
         routing.reached |= pushed != Pushed::Gone;

@@ -144,10 +144,6 @@ impl Dispatch {
         self.routes.read().trie.len()
     }
 
-    fn versions(&self) -> (u64, u64) {
-        (self.routes_version.load(Ordering::Acquire), self.replica.read().subscriptions_version())
-    }
-
     /// Resolves a topic, from the cache where it is current.
     pub fn routes_cached(&self, cache: &mut RouteCache, versions: (u64, u64), topic: &TopicName) -> Arc<Routes> {
         if let Some((_, routes)) = cache.entries.iter_mut().find(|(known, _)| known == topic) {
@@ -170,14 +166,14 @@ impl Dispatch {
     /// The versions that a cached resolution must have to be current.
     #[must_use]
     pub fn route_versions(&self) -> (u64, u64) {
-        self.versions()
+        (self.routes_version.load(Ordering::Acquire), self.replica.read().subscriptions_version())
     }
 
     /// Resolves a topic.
     #[must_use]
     pub fn routes_for(&self, topic: &TopicName) -> Arc<Routes> {
         // Versions first: a change in between makes the result look stale, never fresh.
-        let (version, durable_version) = self.versions();
+        let (version, durable_version) = self.route_versions();
         let mut matches = Matches::default();
         let table = self.routes.read();
         table.trie.for_each_match(topic, |_, entry| matches.add(entry));
