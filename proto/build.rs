@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 6] = [
     "fulmar/types/v1/identity.proto",
     "fulmar/types/v1/publication.proto",
     "fulmar/types/v1/command.proto",
+    "fulmar/types/v1/log.proto",
+    "fulmar/types/v1/snapshot.proto",
     "fulmar/types/v1/record.proto",
 ];
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use fulmar_broker::state::command;
-use fulmar_broker::{Generation, LogTime, Publication, Via, session};
+use fulmar_broker::{Publication, Via, session};
 use fulmar_mqtt::property::ForwardProperties;
 use fulmar_mqtt::{QoS, ReasonCode, TopicName};
 use fulmar_platform::Platform;
@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::cluster::{Clock, Replica};
+use crate::cluster::{self, Replica, StartError};
 use crate::config::Config;
 use crate::dispatch::Dispatch;
 use crate::doors::mqtt::{self, Door, Workers};
@@ -22,10 +22,21 @@ use crate::doors::probes::{self, Health, Phase};
 use crate::sessions::authenticate::Authenticator;
 use crate::sessions::open::{QueueBounds, Sessions};
 use crate::store::identity;
+use crate::store::log::{self, Damage, Fatal, Log, OpenError, StoreError};
+use crate::store::snapshots::Snapshots;
 use crate::telemetry::Metrics;
 
 /// Between two looks at wills, expiries and stalled receivers.
 const HOUSEKEEPING: Duration = Duration::from_millis(200);
+
+/// For what is still proposed when the clients are gone.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// Between two tries to start on a full disk.
+const DISK_FULL_RETRY: Duration = Duration::from_secs(1);
+
+/// How the process ends when its log cannot go on, as sysexits counts input and output errors.
+const EXIT_STORE: i32 = 74;
 
 /// Bytes of a will's payload.
 const WILL_BYTES_MAX: usize = 64 * 1024;
@@ -42,19 +53,28 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let connections_max = connections_max(config.limits.connections_max);
-    let node = identity::load(&config.node.data_dir)?;
-    let clock = Clock::start(LogTime::default());
-    // A later start is a later generation: log time never repeats on one node.
-    let generation = Generation(clock.now().log.0);
-    let replica = Replica::start(node, generation, clock, replicated_limits(&config)).context("replicated state")?;
+    let health = Arc::new(Health::default());
+    let probes = config.probes.enabled.then(|| probes::open(config.probes.address, health.clone())).transpose()?;
+    let replica = tokio::select! {
+        replica = join(&config, &health) => replica,
+        () = wait(&mut terminate, &mut interrupt) => return Ok(()), // nothing has begun that must be ended
+    };
+    let replica = match replica {
+        Ok(replica) => replica,
+        Err(Unjoined::Damaged(what)) if probes.is_some() => {
+            // To end would only have the process started again, and what is on disk is evidence.
+            tracing::error!(%what, "damaged: serving nobody");
+            health.set(Phase::Damaged(what));
+            wait(&mut terminate, &mut interrupt).await;
+            return Ok(());
+        }
+        Err(Unjoined::Damaged(what)) => anyhow::bail!(what),
+        Err(Unjoined::Failed(error)) => return Err(error),
+    };
+    let (node, generation) = (replica.node(), replica.generation());
     let metrics = Arc::new(Metrics::default());
     let dispatch = Dispatch::new(replica, metrics.clone(), config.limits.durable_payload_bytes_max.as_usize());
-    let health = Arc::new(Health::default());
-    let probes = config
-        .probes
-        .enabled
-        .then(|| probes::open(config.probes.address, health.clone(), dispatch.clone()))
-        .transpose()?;
+    health.observe(dispatch.clone());
     let authenticator = Authenticator::new(Platform::new(config.auth.generic()?));
     let sessions = Sessions::new(dispatch.clone(), authenticator, session_limits(&config), queue_bounds(&config));
     let workers = Workers::start(std::thread::available_parallelism().map_or(2, usize::from))
@@ -99,7 +119,80 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
         () = wait(&mut terminate, &mut interrupt) => tracing::warn!("hurried"),
     }
+    if tokio::time::timeout(CLOSE, dispatch.replica().close()).await.is_err() {
+        tracing::warn!("the log was not closed in time; what was acknowledged is on disk");
+    }
     Ok(())
+}
+
+/// Why a node does not take part in its cluster.
+enum Unjoined {
+    Damaged(String),
+    Failed(anyhow::Error),
+}
+
+/// Opens what is on disk and brings the replica up to it. While the disk is full it waits for room.
+async fn join(config: &Config, health: &Health) -> Result<Replica, Unjoined> {
+    loop {
+        match try_to_join(config).await {
+            Err(Unjoined::Failed(error)) if disk_full(&error) => {
+                tracing::error!(error = format!("{error:#}"), "waiting for disk space");
+                health.set(Phase::Starting(Some(format!("{error:#}"))));
+                tokio::time::sleep(DISK_FULL_RETRY).await;
+            }
+            joined => return joined,
+        }
+    }
+}
+
+async fn try_to_join(config: &Config) -> Result<Replica, Unjoined> {
+    let data_dir = config.node.data_dir.clone();
+    let fatal: Fatal = Arc::new(|what| {
+        // Whatever is not acknowledged by now never will be; what is on disk is looked at by the next start.
+        eprintln!("fulmar: {what}");
+        tracing::error!(what, "the log cannot go on");
+        std::process::exit(EXIT_STORE);
+    });
+    let failed = |error: anyhow::Error| Unjoined::Failed(error);
+    let damaged = |damage: Damage| {
+        Unjoined::Damaged(format!("damaged: {damage}; `fulmar verify {}` says more", config.node.data_dir.display()))
+    };
+    let opening = {
+        let (data_dir, fatal) = (data_dir.clone(), fatal.clone());
+        move || Log::open(&data_dir, log::Options::default(), fatal)
+    };
+    let opened = tokio::task::spawn_blocking(opening).await.map_err(|error| failed(error.into()))?;
+    let (log, opened) = opened.map_err(|error| match error {
+        OpenError::Damaged(damage) => damaged(damage),
+        error => failed(anyhow::Error::new(error).context("node.data_dir")),
+    })?;
+    if let Some(from) = opened.truncated {
+        tracing::warn!(from, "the log had a torn tail, which nobody was promised; it is cut off");
+    }
+    let node = identity::load(&data_dir).map_err(failed)?;
+    let directory = data_dir.join("snapshots");
+    let snapshots = Snapshots::open(directory.clone())
+        .with_context(|| format!("cannot open {}", directory.display()))
+        .map_err(failed)?;
+    let settings = cluster::Settings {
+        node,
+        limits: replicated_limits(config),
+        log_bytes: config.store.log_bytes.get(),
+        disk_free_min: config.store.disk_free_min.get(),
+        data_dir,
+    };
+    cluster::start(settings, Arc::new(log), snapshots, fatal).await.map_err(|error| match error {
+        StartError::Damaged(damage) | StartError::Store(StoreError::Damaged(damage)) => damaged(damage),
+        error => failed(anyhow::Error::new(error).context("replicated log")),
+    })
+}
+
+fn disk_full(error: &anyhow::Error) -> bool {
+    let full = |error: &std::io::Error| error.kind() == std::io::ErrorKind::StorageFull;
+    error.chain().any(|cause| match cause.downcast_ref::<OpenError>() {
+        Some(OpenError::Io { error, .. }) => full(error),
+        _ => cause.downcast_ref::<std::io::Error>().is_some_and(full),
+    })
 }
 
 async fn wait(terminate: &mut Signal, interrupt: &mut Signal) {
@@ -123,7 +216,7 @@ async fn housekeeping(dispatch: Arc<Dispatch>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        dispatch.run_timers();
+        dispatch.run_timers().await;
         dispatch.cut_stalled();
     }
 }

@@ -97,14 +97,42 @@ fn commands() -> Vec<command::Command> {
     ]
 }
 
-fn records() -> Vec<(String, Record)> {
-    let record = |body| Record { format_version: FORMAT_VERSION, body: Some(body) };
-    let mut records: Vec<(String, Record)> = commands()
+/// A message that is stored by itself.
+#[derive(Debug, PartialEq)]
+enum Sample {
+    Record(Record),
+    LogEntry(LogEntry),
+    Snapshot(SnapshotRecord),
+}
+
+impl Sample {
+    fn encoded(&self) -> Vec<u8> {
+        match self {
+            Sample::Record(message) => message.encode_to_vec(),
+            Sample::LogEntry(message) => message.encode_to_vec(),
+            Sample::Snapshot(message) => message.encode_to_vec(),
+        }
+    }
+
+    /// The message of the same kind that these bytes are.
+    fn read(&self, bytes: &[u8]) -> Result<Sample, fulmar_proto::DecodeError> {
+        Ok(match self {
+            Sample::Record(_) => Sample::Record(Record::decode(bytes)?),
+            Sample::LogEntry(_) => Sample::LogEntry(LogEntry::decode(bytes)?),
+            Sample::Snapshot(_) => Sample::Snapshot(SnapshotRecord::decode(bytes)?),
+        })
+    }
+}
+
+/// In the order of golden/records.hex: what is new comes last.
+fn samples() -> Vec<(String, Sample)> {
+    use snapshot_record::Part as P;
+    let record = |body| Sample::Record(Record { format_version: FORMAT_VERSION, body: Some(body) });
+    let mut samples: Vec<(String, Sample)> = commands()
         .into_iter()
         .map(|command| {
             let name = format!("{command:?}").split('(').next().unwrap_or_default().to_owned();
-            let commands = vec![Command { command: Some(command) }];
-            (name, record(record::Body::Batch(Batch { origin: Some(run()), seq: 9, at_ms: 1_000_001, commands })))
+            (name, record(record::Body::Batch(batch(command))))
         })
         .collect();
     let entry = QueueEntry {
@@ -118,9 +146,135 @@ fn records() -> Vec<(String, Record)> {
         epoch: 7,
         accepted_by: Some(run()),
     };
-    records.push(("QueueEntry".to_owned(), record(record::Body::QueueEntry(entry))));
-    records.push(("Retained".to_owned(), record(record::Body::Retained(publication()))));
-    records
+    samples.push(("QueueEntry".to_owned(), record(record::Body::QueueEntry(entry))));
+    samples.push(("Retained".to_owned(), record(record::Body::Retained(publication()))));
+    samples.extend(log_entries().map(|(name, body)| {
+        let position = Some(LogPosition { term: 3, leader: 0x0102_0304_0506_0708, index: 70_000 });
+        let entry = LogEntry { format_version: FORMAT_VERSION, position, body };
+        (format!("LogEntry.{name}"), Sample::LogEntry(entry))
+    }));
+    samples.extend(parts().into_iter().map(|part| {
+        let name = format!("{part:?}").split('(').next().unwrap_or_default().to_owned();
+        let name =
+            if matches!(&part, P::Session(session) if session.owner.is_none()) { "Released".into() } else { name };
+        let record = SnapshotRecord { format_version: FORMAT_VERSION, part: Some(part) };
+        (format!("Snapshot.{name}"), Sample::Snapshot(record))
+    }));
+    samples
+}
+
+fn batch(command: command::Command) -> Batch {
+    Batch { origin: Some(run()), seq: 9, at_ms: 1_000_001, commands: vec![Command { command: Some(command) }] }
+}
+
+fn log_entries() -> [(&'static str, Option<log_entry::Body>); 3] {
+    let membership = Membership {
+        voter_sets: vec![VoterSet { nodes: vec![1, 2] }, VoterSet { nodes: vec![2, u64::MAX] }],
+        members: vec![
+            Member { node: 1, address: "a:7400".to_owned() },
+            Member { node: 2, address: String::new() },
+            Member { node: u64::MAX, address: "c:7400".to_owned() },
+        ],
+    };
+    let command = command::Command::NodeUp(NodeUp { run: Some(run()) });
+    [
+        ("Blank", None),
+        ("Batch", Some(log_entry::Body::Batch(batch(command)))),
+        ("Membership", Some(log_entry::Body::Membership(membership))),
+    ]
+}
+
+/// One of each part of a snapshot, every field set to something that is written.
+fn parts() -> Vec<snapshot_record::Part> {
+    use snapshot_record::Part as P;
+    let limits = commands().into_iter().find_map(|command| match command {
+        command::Command::SetLimits(set) => set.limits,
+        _ => None,
+    });
+    let subscription = |filter: &'static str| Subscription {
+        filter: filter.into(),
+        qos: Qos::AtLeastOnce.into(),
+        retain_as_published: true,
+        ..Default::default()
+    };
+    let books = Books {
+        created: 54,
+        delivered: 1,
+        queued: 2,
+        expired: 3,
+        queue_full: 4,
+        cluster_full: 5,
+        session_discarded: 6,
+        session_expired: 7,
+        refused: 8,
+        downgraded: 18,
+    };
+    let claimed = OutcomeClaimed {
+        epoch: 7,
+        session_present: true,
+        previous: Some(Owner { run: Some(run()), epoch: 6 }),
+        subscriptions: vec![subscription("a/#")],
+        received: vec![1, 65_535],
+        queue_floor: 70_000,
+    };
+    let outcomes = [
+        outcome::Outcome::Done(OutcomeDone {}),
+        outcome::Outcome::Claimed(claimed),
+        outcome::Outcome::Subscribed(OutcomeExisted { existed: vec![true, false] }),
+        outcome::Outcome::Unsubscribed(OutcomeExisted { existed: vec![false, true] }),
+        outcome::Outcome::Published(OutcomePublished { receivers: 3 }),
+        outcome::Outcome::Stale(OutcomeStale {}),
+        outcome::Outcome::Refused(OutcomeRefused { reason: 0x97 }),
+    ];
+    let session = SnapshotSession {
+        key: Some(key("s1")),
+        epoch: 7,
+        owner: Some(run()),
+        released_at_ms: None,
+        expiry_s: 60,
+        will: Some(Will { publication: Some(publication()), message_expiry_s: Some(0), delay_s: 5 }),
+        subscriptions: vec![subscription("$share/g/a"), subscription("a/#")],
+        depot: Some(SnapshotDepot { next_seq: 70_002, offered: 70_001, expires_next_ms: Some(0), received: vec![3] }),
+    };
+    let released = SnapshotSession { key: Some(key("s2")), released_at_ms: Some(0), ..Default::default() };
+    let first = SnapshotEntry {
+        seq: 70_000,
+        body: 4,
+        publication: Some(publication()),
+        expires_at_ms: Some(0),
+        subscription_ids: vec![1, 300],
+        group: "$share/g/a".into(),
+        qos: Qos::ExactlyOnce.into(),
+        retain: true,
+        phase: Phase::Received.into(),
+    };
+    let second = SnapshotEntry { seq: 70_001, body: 4, qos: Qos::AtLeastOnce.into(), ..Default::default() };
+    vec![
+        P::Head(SnapshotHead {
+            limits,
+            now_ms: 1_000_001,
+            position: 400,
+            routes_at: 300,
+            epoch_last: 7,
+            bodies_made: 5,
+            books: Some(books),
+            bytes: 1 << 33,
+            sessions: 2,
+            retained: 1,
+        }),
+        P::Origin(SnapshotOrigin { run: Some(run()), alive: true, applied: 9 }),
+        P::Results(SnapshotResults {
+            seq: 9,
+            outcomes: outcomes.map(|outcome| Outcome { outcome: Some(outcome) }).to_vec(),
+        }),
+        P::Fallen(SnapshotFallen { run: Some(run()), at_ms: 1_000_000 }),
+        P::Retained(SnapshotRetained { publication: Some(publication()), body: 5 }),
+        P::Session(session),
+        P::Session(released),
+        P::Subscriptions(SnapshotSubscriptions { subscriptions: vec![subscription("b")] }),
+        P::Queue(SnapshotQueue { entries: vec![first, second] }),
+        P::End(SnapshotEnd {}),
+    ]
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -138,14 +292,14 @@ fn unhex(text: &str) -> Vec<u8> {
 #[test]
 fn samples_encode_to_the_kept_bytes_and_back() {
     let kept = include_str!("golden/records.hex");
-    let made: Vec<String> =
-        records().iter().map(|(name, record)| format!("{name} {}", hex(&record.encode_to_vec()))).collect();
+    let samples = samples();
+    let made: Vec<String> = samples.iter().map(|(name, sample)| format!("{name} {}", hex(&sample.encoded()))).collect();
     let all = made.join("\n");
     assert_eq!(made.len(), kept.lines().count(), "samples and golden/records.hex differ in number; now:\n{all}");
-    for ((name, record), (line, now)) in records().iter().zip(kept.lines().zip(&made)) {
+    for ((name, sample), (line, now)) in samples.iter().zip(kept.lines().zip(&made)) {
         assert_eq!(line, now, "the bytes of {name} have changed: what is on disk could not be read");
         let bytes = line.split_once(' ').map(|(_, bytes)| unhex(bytes)).expect("name and bytes");
-        assert_eq!(&Record::decode(bytes.as_slice()).expect("kept bytes decode"), record, "{name} reads differently");
+        assert_eq!(&sample.read(&bytes).expect("kept bytes decode"), sample, "{name} reads differently");
     }
 }
 

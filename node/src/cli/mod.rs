@@ -1,8 +1,8 @@
 //! The command line.
 
 mod config;
-
 mod dev;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +30,13 @@ enum Verb {
     /// Look at a configuration without running it.
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Look at the data of a node that is not running, and change nothing: exit 0 if it is intact, 1 if the log has a torn
+    /// tail that nobody was promised, 2 if it is damaged, 3 if it cannot be read or a node has it open.
+    Verify {
+        /// What `node.data_dir` names.
+        #[arg(value_name = "DATA_DIR")]
+        data_dir: PathBuf,
+    },
 }
 
 /// Where a configuration comes from: the file, then `FULMAR__SECTION__KEY` of the environment, then `--set`.
@@ -64,13 +71,18 @@ impl Configured {
     }
 }
 
-/// Runs the program and says how it went: 0 well, 1 not, 2 for a wrong command line.
+/// Runs the program and says how it went: 0 well, 1 not, 2 for a wrong command line; `verify` has its own.
 #[must_use]
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().verb {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let result = match cli.verb {
         Verb::Serve(configured) => serve(&configured),
         Verb::Dev(options) => dev::run(options),
         Verb::Config(verb) => return config_verb(&verb),
+        Verb::Verify { data_dir } => return verify::run(&data_dir),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,6 +90,17 @@ pub fn main() -> ExitCode {
             eprintln!("fulmar: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Answers a wrong command line, or one that asks for help. 2 would say of `verify` that the data is damaged.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nothing can be said where standard error is closed.
+    let _ = error.print();
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if std::env::args().nth(1).as_deref() == Some("verify") => ExitCode::from(verify::EXIT_USAGE),
+        code => ExitCode::from(u8::try_from(code).unwrap_or(1)),
     }
 }
 
@@ -92,6 +115,8 @@ fn config_verb(verb: &ConfigVerb) -> ExitCode {
 fn serve(configured: &Configured) -> anyhow::Result<()> {
     let config = configured.load()?;
     telemetry::log::install(&config.log.level, config.log.format == Format::Json)?;
+    // Only a build for tests has fail points; they are set in the environment.
+    let _faults = fail::has_failpoints().then(fail::FailScenario::setup);
     // Several libraries speak TLS; all are to use this one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

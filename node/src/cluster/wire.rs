@@ -2,6 +2,7 @@
 //! names the field. Absent here: what the messages are for, and where they are stored or sent.
 
 mod command;
+pub mod image;
 mod publication;
 #[cfg(test)]
 mod tests;
@@ -57,6 +58,8 @@ pub enum Problem {
     Unknown(i32),
     #[error("is {0}, out of its range")]
     Range(u64),
+    #[error("is there beside what it excludes")]
+    Unwanted,
 }
 
 impl Error {
@@ -84,14 +87,14 @@ pub fn encode_batch(batch: &Batch) -> Bytes {
 /// The first field that is not as it must be.
 pub fn decode_batch(bytes: Bytes) -> Result<Batch, Error> {
     let record = proto::Record::decode(bytes).map_err(|error| Error::new("", Problem::NotProtobuf(error)))?;
-    version(record.format_version)?;
+    check_version(record.format_version)?;
     match record.body {
         Some(proto::record::Body::Batch(batch)) => field("batch", batch),
         _ => Err(Error::new("batch", Problem::Missing)),
     }
 }
 
-fn version(version: u32) -> Result<(), Error> {
+pub(super) fn check_version(version: u32) -> Result<(), Error> {
     match version {
         1..=proto::FORMAT_VERSION => Ok(()),
         other => Err(Error::new("format_version", Problem::Version(other))),

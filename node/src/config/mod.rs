@@ -17,6 +17,7 @@ mod reader;
 pub mod session;
 mod show;
 pub mod shutdown;
+pub mod store;
 pub mod tls;
 mod tree;
 pub mod units;
@@ -40,6 +41,7 @@ use probes::Probes;
 use problem::Problems;
 use session::Session;
 use shutdown::Shutdown;
+use store::Store;
 use tree::Tree;
 
 /// What an environment variable starts with to be part of the configuration: `FULMAR__SESSION__EXPIRY_MAX=1d`.
@@ -59,6 +61,7 @@ pub struct Config {
     pub auth: Auth,
     pub session: Session,
     pub limits: Limits,
+    pub store: Store,
     pub log: Log,
     pub shutdown: Shutdown,
 }
@@ -73,6 +76,7 @@ impl Default for Config {
             auth: Auth::default(),
             session: Session::default(),
             limits: Limits::default(),
+            store: Store::default(),
             log: Log::default(),
             shutdown: Shutdown::default(),
         }
@@ -235,6 +239,7 @@ impl Config {
         }
         self.session.check(problems);
         self.limits.check(problems);
+        self.store.check(problems);
         self.log.check(problems);
         self.shutdown.check(problems);
     }

@@ -1,30 +1,20 @@
-//! Proposing commands, and carrying out what applying them asks of this node.
+//! What applying commands asks of this node, and what this node proposes of its own accord.
+
+use std::sync::Arc;
 
 use bytes::BytesMut;
-use fulmar_broker::state::command::{Command, Effect, Outcome, Owner, Settlement};
+use fulmar_broker::state::command::{Command, Effect, Owner, Settlement};
 use fulmar_broker::{Epoch, SessionKey};
 
 use super::Dispatch;
 use super::publish::Nobody;
 use super::receiver::Receiver;
-use crate::cluster::replica;
+use crate::cluster::{Error, Listener};
 
-/// Timer commands that one tick proposes at most.
+/// Timer commands that one batch carries at most.
 const DUE_MAX: usize = 256;
 
-impl Dispatch {
-    /// Proposes commands, waits for their commit, and carries out the effects.
-    ///
-    /// # Errors
-    /// If they were refused as a whole: nothing that depends on them may be acknowledged.
-    pub fn propose(&self, commands: Vec<Command>) -> Result<Vec<Outcome>, replica::Error> {
-        let (outcomes, effects) = self.replica.propose(commands)?;
-        for effect in effects {
-            self.carry_out(effect);
-        }
-        Ok(outcomes)
-    }
-
+impl Listener for Dispatch {
     fn carry_out(&self, effect: Effect) {
         match effect {
             Effect::Wake { key, owner } => {
@@ -50,21 +40,24 @@ impl Dispatch {
             Effect::Ended { .. } => {}
         }
     }
+}
 
-    fn owned(&self, key: &SessionKey, owner: Owner) -> Option<std::sync::Arc<Receiver>> {
+impl Dispatch {
+    fn owned(&self, key: &SessionKey, owner: Owner) -> Option<Arc<Receiver>> {
         let here = owner.node == self.replica.node() && owner.generation == self.replica.generation();
         self.receiver(key).filter(|receiver| here && receiver.epoch() == owner.epoch)
     }
 
-    /// Proposes what a client has acknowledged of its durable queue; the PUBRELs that this allows go to `out`.
-    pub fn settle(&self, receiver: &Receiver, out: &mut BytesMut) {
+    /// Proposes what a client has acknowledged of its durable queue. PUBRELs leave once the PUBRECs before them are
+    /// committed; everything else nobody waits for.
+    pub fn settle(&self, receiver: &Arc<Receiver>) {
         let mut outbound = receiver.outbound();
+        if !outbound.has_settled() {
+            return;
+        }
         let settled = outbound.take_settled();
         let floor = outbound.settled_floor();
         drop(outbound);
-        if settled.is_empty() {
-            return;
-        }
         let received = settled.received.clone();
         let settlement = Settlement {
             key: receiver.key().clone(),
@@ -74,18 +67,30 @@ impl Dispatch {
             received: settled.received,
             refused: settled.refused,
         };
-        match self.propose(vec![Command::Settle(vec![settlement])]) {
-            // A newer owner sends its own PUBRELs.
-            Ok(_) if self.owner_epoch(receiver.key()) == Some(receiver.epoch()) => {
-                receiver.outbound().release(&received, out);
-            }
-            Ok(_) => {}
-            Err(error) => tracing::error!(%error, key = %receiver.key(), "acknowledgements not committed"),
+        if received.is_empty() {
+            self.replica.settle(settlement);
+            return;
         }
+        let receiver = receiver.clone();
+        self.replica.propose(
+            vec![Command::Settle(vec![settlement])],
+            Box::new(move |committed| match committed {
+                // One that was taken over meanwhile is closed, and takes nothing more: the newer owner sends its own.
+                Ok(_) => {
+                    let mut released = BytesMut::new();
+                    let mut outbound = receiver.outbound();
+                    outbound.release(&received, &mut released);
+                    outbound.control(&released);
+                    drop(outbound);
+                    receiver.signal();
+                }
+                Err(error) => tracing::error!(%error, key = %receiver.key(), "acknowledgements not committed"),
+            }),
+        );
     }
 
     /// Wills, expiries and whatever else is due by log time. Called a few times a second.
-    pub fn run_timers(&self) {
+    pub async fn run_timers(&self) {
         loop {
             let due = {
                 let state = self.replica.read();
@@ -95,12 +100,13 @@ impl Dispatch {
                 return;
             }
             let paced = due.len() >= DUE_MAX;
-            if let Err(error) = self.propose(due) {
-                tracing::error!(%error, "timers not committed");
-                return;
-            }
-            if !paced {
-                return;
+            match self.replica.commit(due).await {
+                Ok(_) if paced => {}
+                Ok(_) | Err(Error::Stopped) => return,
+                Err(error) => {
+                    tracing::error!(%error, "timers not committed");
+                    return;
+                }
             }
         }
     }

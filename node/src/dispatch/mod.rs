@@ -18,9 +18,9 @@ use fulmar_broker::{Now, SessionKey};
 use fulmar_mqtt::ReasonCode;
 use parking_lot::{Mutex, RwLock};
 
-use crate::cluster::Replica;
+use crate::cluster::{Listener, Replica};
 use crate::telemetry::Metrics;
-pub use publish::{Accepted, Offer, Ticket};
+pub use publish::{Accepted, Admission, Durable, Offer, Ticket};
 pub use receiver::{Port, Receiver};
 pub use routes::{RouteCache, Routes};
 
@@ -50,7 +50,7 @@ impl std::fmt::Debug for Dispatch {
 impl Dispatch {
     #[must_use]
     pub fn new(replica: Replica, metrics: Arc<Metrics>, durable_payload_bytes_max: usize) -> Arc<Dispatch> {
-        Arc::new(Dispatch {
+        let dispatch = Arc::new(Dispatch {
             replica,
             metrics,
             durable_payload_bytes_max,
@@ -60,7 +60,10 @@ impl Dispatch {
             next_receiver: AtomicU64::new(1),
             stalled: Mutex::default(),
             sys: Mutex::default(),
-        })
+        });
+        let listener: Arc<dyn Listener> = dispatch.clone();
+        dispatch.replica.listen(Arc::downgrade(&listener));
+        dispatch
     }
 
     #[must_use]

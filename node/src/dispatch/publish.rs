@@ -13,6 +13,7 @@ use fulmar_mqtt::{QoS, ReasonCode};
 use super::Dispatch;
 use super::receiver::Receiver;
 use super::routes::{Routes, Share, Target};
+use crate::cluster::Committed;
 
 /// A publication on offer, with what its publisher waits for.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Offer {
     pub token: Option<Token>,
     /// QoS 2 from a persistent session: the packet id that joins its receive set with the message.
     pub received: Option<(SessionKey, Epoch, u16)>,
+    /// The bound that does not let it be kept. At QoS 0 it still goes to live receivers.
+    pub refused: Option<ReasonCode>,
 }
 
 /// What is known at once about an offer.
@@ -28,7 +31,7 @@ pub struct Offer {
 pub enum Accepted {
     /// Everyone has taken it, or it was refused.
     Now(ReasonCode),
-    /// The publisher's port is told later.
+    /// The publisher's port is told later; never, if the log has stopped.
     Later,
 }
 
@@ -75,22 +78,105 @@ struct Routing {
     ticket: Option<Arc<Ticket>>,
 }
 
+/// Whether a message may be kept for durable receivers, or retained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    Open,
+    /// A bound is reached, of the message itself or of what would keep it.
+    Refused(ReasonCode),
+    /// The log takes nothing for the moment.
+    Congested,
+}
+
+/// What of a run must be committed before it is delivered to live receivers and answered.
+#[derive(Debug, Default)]
+pub struct Durable {
+    pub commands: Vec<Command>,
+    /// Which offer each command is of.
+    pub of: Vec<usize>,
+}
+
 impl Dispatch {
-    /// Routes publications that all resolve to `routes`, in order. Leaves one answer per offer.
+    /// Asks once for each publication, before it is offered.
+    #[must_use]
+    pub fn admit(&self, routes: &Routes, publication: &Publication) -> Admission {
+        let matched = routes.durable_for(publication);
+        if !matched && !publication.retain {
+            return Admission::Open;
+        }
+        if publication.payload.len() > self.durable_payload_bytes_max {
+            return Admission::Refused(ReasonCode::PacketTooLarge);
+        }
+        if self.replica.congested() && !publication.payload.is_empty() {
+            return Admission::Congested;
+        }
+        if matched {
+            let state = self.replica.read();
+            let admitted =
+                state.admit(&publication.topic, publication.qos, publication.origin.as_ref(), publication.bytes());
+            if let Err(reason) = admitted {
+                return Admission::Refused(reason);
+            }
+        }
+        Admission::Open
+    }
+
+    /// What the log must have of a run: durable matches, retained messages, QoS 2 packet ids of persistent sessions.
+    #[must_use]
+    pub fn durable(&self, routes: &Routes, offers: &[Offer]) -> Durable {
+        let mut durable = Durable::default();
+        for (at, offer) in offers.iter().enumerate() {
+            let publication = &offer.publication;
+            if offer.refused.is_some() {
+                if publication.qos == QoS::AtMostOnce {
+                    self.metrics.retained_refused.inc();
+                }
+                continue;
+            }
+            let retained = publication.retain && publication.qos != QoS::AtMostOnce;
+            let command = if routes.durable_for(publication) || offer.received.is_some() || retained {
+                let received = offer.received.clone();
+                Command::Publish(Box::new(PublishCommand { publication: publication.clone(), received, only: None }))
+            } else if publication.retain {
+                Command::SetRetained(Arc::new(publication.detached()))
+            } else {
+                continue;
+            };
+            durable.commands.push(command);
+            durable.of.push(at);
+        }
+        durable
+    }
+
+    /// Delivers a run to live receivers, in order, after what it proposed has been committed. Leaves one answer per
+    /// offer. `of` and `committed` are those of [`Dispatch::durable`]'s commands.
     pub fn offer(
         &self,
         publisher: &Arc<Receiver>,
         routes: &Arc<Routes>,
         offers: &[Offer],
+        of: &[usize],
+        committed: Committed,
         answers: &mut Vec<Accepted>,
     ) {
-        let mut routing: Vec<Routing> =
-            offers.iter().map(|_| Routing { reason: ReasonCode::Success, reached: false, ticket: None }).collect();
-        let proposed = self.propose_durable(routes, offers, &mut routing);
+        let outcomes = match committed {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                // Nobody knows whether the log has them, so nobody is told anything: the publishers ask again.
+                tracing::error!(%error, "publishes not committed");
+                answers.extend(offers.iter().map(|_| Accepted::Later));
+                return;
+            }
+        };
+        let refused = |offer: &Offer| offer.refused.filter(|_| offer.publication.qos != QoS::AtMostOnce);
+        let begin =
+            |offer| Routing { reason: refused(offer).unwrap_or(ReasonCode::Success), reached: false, ticket: None };
+        let mut routing: Vec<Routing> = offers.iter().map(begin).collect();
+        self.take_outcomes(offers, of, outcomes, &mut routing);
         // A subscriber that came in between has its route, but its copy of the retained messages may be older than what
         // was just set: it gets the message live. All of a run have one topic.
         let fresh = match offers.first() {
-            Some(offer) if proposed && !routes.current(self.route_versions()) => {
+            Some(offer) if !of.is_empty() && !routes.current(self.route_versions()) => {
                 self.routes_for(&offer.publication.topic)
             }
             _ => routes.clone(),
@@ -122,74 +208,18 @@ impl Dispatch {
         }));
     }
 
-    /// One proposal for all that the log must have: durable matches, retained messages, QoS 2 packet ids of
-    /// persistent sessions. `false` if there was nothing to propose.
-    fn propose_durable(&self, routes: &Routes, offers: &[Offer], routing: &mut [Routing]) -> bool {
-        let shared_durable = routes.shared.iter().any(|shared| shared.durable);
-        let mut commands = Vec::new();
-        let mut proposed = Vec::new();
-        for (at, offer) in offers.iter().enumerate() {
-            let publication = &offer.publication;
-            let matched = (routes.durable || shared_durable) && publication.qos != QoS::AtMostOnce;
-            let kept = matched || publication.retain;
-            if kept && let Err(reason) = self.admit(publication, matched) {
-                self.refuse(publication, reason, &mut routing[at]);
-                continue;
-            }
-            if matched || offer.received.is_some() || (publication.retain && publication.qos != QoS::AtMostOnce) {
-                let received = offer.received.clone();
-                let command = PublishCommand { publication: publication.clone(), received, only: None };
-                commands.push(Command::Publish(Box::new(command)));
-            } else if publication.retain {
-                commands.push(Command::SetRetained(Arc::new(publication.detached())));
-            } else {
-                continue;
-            }
-            proposed.push(at);
-        }
-        if commands.is_empty() {
-            return false;
-        }
-        match self.propose(commands) {
-            Ok(outcomes) => {
-                for (at, outcome) in proposed.into_iter().zip(outcomes) {
-                    match outcome {
-                        Outcome::Published { receivers } => routing[at].reached |= receivers > 0,
-                        Outcome::Refused(reason) => self.refuse(&offers[at].publication, reason, &mut routing[at]),
-                        Outcome::Stale => routing[at].reason = ReasonCode::SessionTakenOver,
-                        _ => {}
-                    }
+    fn take_outcomes(&self, offers: &[Offer], of: &[usize], outcomes: Vec<Outcome>, routing: &mut [Routing]) {
+        for (at, outcome) in of.iter().zip(outcomes) {
+            match outcome {
+                Outcome::Published { receivers } => routing[*at].reached |= receivers > 0,
+                // A publisher of QoS 0 cannot be told, and its message still goes to live receivers.
+                Outcome::Refused(_) if offers[*at].publication.qos == QoS::AtMostOnce => {
+                    self.metrics.retained_refused.inc();
                 }
+                Outcome::Refused(reason) => routing[*at].reason = reason,
+                Outcome::Stale => routing[*at].reason = ReasonCode::SessionTakenOver,
+                _ => {}
             }
-            Err(error) => {
-                tracing::error!(%error, "publishes refused");
-                for at in proposed {
-                    routing[at].reason = ReasonCode::UnspecifiedError;
-                }
-            }
-        }
-        true
-    }
-
-    /// Whether a message may be kept: its own size, and the bounds of the queues that it would join.
-    fn admit(&self, publication: &Publication, matched: bool) -> Result<(), ReasonCode> {
-        if publication.payload.len() > self.durable_payload_bytes_max {
-            return Err(ReasonCode::PacketTooLarge);
-        }
-        if matched {
-            let state = self.replica.read();
-            state.admit(&publication.topic, publication.qos, publication.origin.as_ref(), publication.bytes())?;
-        }
-        Ok(())
-    }
-
-    /// A bound refuses to keep a message. A publisher of QoS 1 or 2 is told; one of QoS 0 cannot be, and its message
-    /// still goes to live receivers.
-    fn refuse(&self, publication: &Publication, reason: ReasonCode, routing: &mut Routing) {
-        if publication.qos == QoS::AtMostOnce {
-            self.metrics.retained_refused.inc();
-        } else {
-            routing.reason = reason;
         }
     }
 

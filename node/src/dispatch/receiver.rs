@@ -1,10 +1,11 @@
 //! A connected session as publishers and its own connection see it.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::BytesMut;
 use fulmar_broker::outbound::{DropReason, Orphan, Outbound, REPLAY_QUEUED_MAX, STALL_MS_MAX, Waiter};
+use fulmar_broker::retained::Retained;
 use fulmar_broker::session::Token;
 use fulmar_broker::{Epoch, Now, SessionKey};
 use fulmar_mqtt::packet::{Disconnect, ReasonProperties};
@@ -14,6 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::Dispatch;
 use super::replay::Replay;
+use crate::cluster::Committed;
 
 /// Bytes of the durable queue that are read ahead at one time.
 const PULL_BYTES_MAX: usize = 128 * 1024;
@@ -25,6 +27,9 @@ pub const BATCHES_MAX: u32 = 2;
 pub trait Port: Send + Sync {
     /// A publication that waited has been taken by all its receivers.
     fn accepted(&self, token: Token);
+    /// What the session proposed first, of what it was not told of yet, is committed; or nothing will be.
+    /// `retained`: the retained messages as of that commit, where they were asked for.
+    fn committed(&self, committed: Committed, retained: Option<Retained>);
     /// A newer claim owns the session.
     fn taken_over(&self);
     /// The connection must end, for this reason.
@@ -188,7 +193,7 @@ pub struct Drained {
 
 impl Dispatch {
     /// Moves what may be written now to `out`, up to about `bytes_max` bytes.
-    pub fn drain(&self, receiver: &Receiver, now: Now, out: &mut BytesMut, bytes_max: usize) -> Drained {
+    pub fn drain(&self, receiver: &Arc<Receiver>, now: Now, out: &mut BytesMut, bytes_max: usize) -> Drained {
         let replaying = self.step_replay(receiver);
         let under_way = receiver.replays().is_some();
         let mut outbound = receiver.outbound();
@@ -207,14 +212,8 @@ impl Dispatch {
         self.metrics.add_tally(&tally);
         waiters.iter().for_each(|waiter| waiter.taken());
         if settled {
-            // The fill passes over entries that the client can never take. What its session is about to settle may be
-            // taken along: the PUBRELs that this allows are control bytes like any other.
-            let mut released = BytesMut::new();
-            self.settle(receiver, &mut released);
-            if !released.is_empty() {
-                receiver.outbound().control(&released);
-                return Drained { again: true, ..drained };
-            }
+            // The fill passes over entries that the client can never take.
+            self.settle(receiver);
         }
         drained
     }

@@ -3,22 +3,27 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fulmar_broker::outbound::REPLAY_QUEUED_MAX;
 use fulmar_broker::retained::{Cursor, Retained};
 use fulmar_broker::session::is_durable;
 use fulmar_broker::state::command::{Command, Outcome, Replay as ReplayCommand, Subscription};
 use fulmar_broker::{Delivery, Publication};
-use fulmar_mqtt::QoS;
+use fulmar_mqtt::{QoS, TopicName};
 
 use super::Dispatch;
 use super::receiver::Receiver;
+use crate::cluster::PROPOSAL_BYTES_MAX;
 
 /// Entries of the map that one step may visit.
 const STEPS_MAX: usize = 4_096;
 
 /// Milliseconds that a walk keeps its copy of the map; then it goes on in the current one.
 const COPY_MS_MAX: u64 = 30_000;
+
+/// Between two tries to queue a page for a session whose queue is full.
+const QUEUE_FULL_RETRY: Duration = Duration::from_millis(100);
 
 /// What one receiver is still to be sent.
 pub(super) struct Replay {
@@ -33,18 +38,15 @@ struct Walk {
 }
 
 impl Dispatch {
-    /// Begins to send the retained messages that match a new subscription.
-    pub fn replay(&self, receiver: &Receiver, subscription: Subscription) {
+    /// Begins to send the retained messages that match a new subscription, as of its commit where that is known.
+    pub fn replay(self: &Arc<Self>, receiver: &Arc<Receiver>, subscription: Subscription, as_of: Option<&Retained>) {
         self.replay_sys(receiver, &subscription);
-        let copy = {
-            let state = self.replica.read();
-            if state.retained().is_empty() {
-                return;
-            }
-            state.retained().clone()
-        };
+        let copy = as_of.cloned().unwrap_or_else(|| self.replica.read().retained().clone());
+        if copy.is_empty() {
+            return;
+        }
         if receiver.persistent() && subscription.options.qos != QoS::AtMostOnce {
-            self.queue_retained(receiver, &subscription, &copy);
+            tokio::spawn(self.clone().queue_retained(receiver.clone(), subscription.clone(), copy.clone()));
         }
         let mut replays = receiver.replays();
         let taken_at_ms = self.now().mono_ms;
@@ -104,15 +106,16 @@ impl Dispatch {
         true
     }
 
-    /// Queues the retained messages of QoS > 0 for a persistent session, at once and whole, so that they survive its
-    /// connection. What its queue cannot hold is left out, and said.
-    fn queue_retained(&self, receiver: &Receiver, subscription: &Subscription, copy: &Retained) {
+    /// Queues the retained messages of QoS > 0 for a persistent session, page by page, so that they survive its
+    /// connection. A page that its queue cannot hold yet waits until the client has taken some. With the connection
+    /// ends the replay; what is left is not queued, and that is said.
+    async fn queue_retained(self: Arc<Self>, receiver: Arc<Receiver>, subscription: Subscription, copy: Retained) {
         let mut after = None;
         loop {
             let page = copy.walk(&subscription.filter, after.as_ref(), STEPS_MAX);
             let durable = page.found.iter().filter(|message| is_durable(message.qos, subscription.options.qos));
-            let topics: Vec<_> = durable.map(|message| message.topic.clone()).collect();
-            for topics in topics.chunks(REPLAY_QUEUED_MAX) {
+            let topics: Vec<TopicName> = durable.map(|message| message.topic.clone()).collect();
+            for topics in pages(&topics) {
                 let replay = ReplayCommand {
                     key: receiver.key().clone(),
                     epoch: receiver.epoch(),
@@ -121,11 +124,19 @@ impl Dispatch {
                     subscription_ids: subscription.id.into_iter().collect(),
                     topics: topics.to_vec(),
                 };
-                let queued = self.propose(vec![Command::ReplayRetained(Box::new(replay))]);
-                if !matches!(queued.as_deref(), Ok([Outcome::Published { .. }])) {
-                    let filter = &subscription.filter;
-                    tracing::warn!(key = %receiver.key(), %filter, ?queued, "not all retained messages were queued");
-                    return;
+                loop {
+                    let queued = self.replica.commit(vec![Command::ReplayRetained(Box::new(replay.clone()))]).await;
+                    match queued.as_deref() {
+                        Ok([Outcome::Published { .. }]) => break,
+                        Ok([Outcome::Refused(_)]) if !receiver.outbound().closed() => {
+                            tokio::time::sleep(QUEUE_FULL_RETRY).await;
+                        }
+                        _ => {
+                            let filter = &subscription.filter;
+                            tracing::warn!(key = %receiver.key(), %filter, ?queued, "not all retained messages were queued");
+                            return;
+                        }
+                    }
                 }
             }
             after = page.next;
@@ -167,6 +178,21 @@ impl Dispatch {
         self.sys.lock().set(publication.clone());
         self.publish_live(&publication);
     }
+}
+
+/// Topics by what one command may carry of them.
+fn pages(topics: &[TopicName]) -> impl Iterator<Item = &[TopicName]> {
+    let mut bytes = 0;
+    let mut count = 0;
+    topics.chunk_by(move |one, _| {
+        bytes += one.as_str().len();
+        count += 1;
+        let more = bytes < PROPOSAL_BYTES_MAX && count < REPLAY_QUEUED_MAX;
+        if !more {
+            (bytes, count) = (0, 0);
+        }
+        more
+    })
 }
 
 /// [v5 MQTT-3.3.1-8] a message that is sent because of a subscribe has its retain flag set.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use fulmar_broker::Publication;
 use fulmar_broker::state::command::Subscription;
 use fulmar_broker::trie::Trie;
 use fulmar_mqtt::packet::{SubscriptionIds, SubscriptionOptions};
@@ -98,6 +99,12 @@ impl Routes {
     pub fn current(&self, versions: (u64, u64)) -> bool {
         (self.version, self.durable_version) == versions
     }
+
+    /// Whether the log must have this publication for some durable receiver.
+    #[must_use]
+    pub fn durable_for(&self, publication: &Publication) -> bool {
+        publication.qos != QoS::AtMostOnce && (self.durable || self.shared.iter().any(|shared| shared.durable))
+    }
 }
 
 /// What one publisher's latest topics resolve to.
@@ -166,7 +173,7 @@ impl Dispatch {
     /// The versions that a cached resolution must have to be current.
     #[must_use]
     pub fn route_versions(&self) -> (u64, u64) {
-        (self.routes_version.load(Ordering::Acquire), self.replica.read().subscriptions_version())
+        (self.routes_version.load(Ordering::Acquire), self.replica.subscriptions_version())
     }
 
     /// Resolves a topic.

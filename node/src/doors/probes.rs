@@ -1,71 +1,78 @@
 //! `/metrics`, `/livez`, `/readyz` and `/startupz` over plain HTTP, for the platform that runs the node.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use actix_web::http::header::ContentType;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use anyhow::Context;
-
 use fulmar_broker::state::DROPPED;
+use parking_lot::Mutex;
 
 use crate::dispatch::Dispatch;
 use crate::telemetry::metrics::Reading;
 
 /// Where the node is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
-    Starting = 0,
-    Serving = 1,
-    Draining = 2,
+    /// Reading what is on disk, and whatever keeps it from going on.
+    Starting(Option<String>),
+    Serving,
+    Draining,
+    /// What is on disk cannot be trusted. The node serves nobody, and waits for a person.
+    Damaged(String),
 }
 
-/// The node's phase, as the probes tell it.
-#[derive(Debug, Default)]
-pub struct Health(AtomicU8);
+/// What the probes tell: the node's phase, and its figures once there are any.
+#[derive(Debug)]
+pub struct Health {
+    phase: Mutex<Phase>,
+    dispatch: OnceLock<Arc<Dispatch>>,
+}
+
+impl Default for Health {
+    fn default() -> Health {
+        Health { phase: Mutex::new(Phase::Starting(None)), dispatch: OnceLock::new() }
+    }
+}
 
 impl Health {
     pub fn set(&self, phase: Phase) {
-        self.0.store(phase as u8, Ordering::Release);
+        *self.phase.lock() = phase;
     }
 
     #[must_use]
     pub fn phase(&self) -> Phase {
-        match self.0.load(Ordering::Acquire) {
-            0 => Phase::Starting,
-            1 => Phase::Serving,
-            _ => Phase::Draining,
-        }
+        self.phase.lock().clone()
     }
-}
 
-struct Probes {
-    health: Arc<Health>,
-    dispatch: Arc<Dispatch>,
+    /// Where figures come from, from here on. Once.
+    pub fn observe(&self, dispatch: Arc<Dispatch>) {
+        // A node has one dispatch in its life.
+        let _ = self.dispatch.set(dispatch);
+    }
 }
 
 /// Opens the door; it is served on a thread of its own until the process ends.
 ///
 /// # Errors
 /// If the address cannot be bound; the text names it.
-pub fn open(address: SocketAddr, health: Arc<Health>, dispatch: Arc<Dispatch>) -> anyhow::Result<SocketAddr> {
+pub fn open(address: SocketAddr, health: Arc<Health>) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind(address).with_context(|| format!("probes.address: cannot listen on {address}"))?;
     let address = listener.local_addr().context("probes.address")?;
-    let probes = web::Data::new(Probes { health, dispatch });
+    let health = web::Data::from(health);
     std::thread::Builder::new().name("probes".into()).spawn(move || {
-        if let Err(error) = serve(listener, probes) {
+        if let Err(error) = serve(listener, health) {
             tracing::error!(%error, "probes ended");
         }
     })?;
     Ok(address)
 }
 
-fn serve(listener: TcpListener, probes: web::Data<Probes>) -> std::io::Result<()> {
+fn serve(listener: TcpListener, health: web::Data<Health>) -> std::io::Result<()> {
     let app = move || {
         App::new()
-            .app_data(probes.clone())
+            .app_data(health.clone())
             .route("/metrics", web::get().to(metrics))
             .route("/livez", web::get().to(livez))
             .route("/readyz", web::get().to(readyz))
@@ -75,14 +82,25 @@ fn serve(listener: TcpListener, probes: web::Data<Probes>) -> std::io::Result<()
         .block_on(async { HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run().await })
 }
 
-async fn metrics(probes: web::Data<Probes>) -> HttpResponse {
-    let dispatch = &probes.dispatch;
-    dispatch.collect_tallies();
+async fn metrics(health: web::Data<Health>) -> HttpResponse {
+    let text = match health.dispatch.get() {
+        Some(dispatch) => {
+            dispatch.collect_tallies();
+            dispatch.metrics().render(&readings(dispatch))
+        }
+        None => "# EOF\n".to_owned(),
+    };
+    HttpResponse::Ok()
+        .insert_header(("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8"))
+        .body(text)
+}
+
+fn readings(dispatch: &Dispatch) -> Vec<Reading> {
     let state = dispatch.replica().read();
     let books = state.books();
     let unaccounted = u64::try_from(books.unaccounted().unsigned_abs()).unwrap_or(u64::MAX);
-    let dropped = DROPPED.iter().map(|(reason, label)| (Some(*label), books.dropped(*reason))).collect();
-    let now = [
+    let dropped = DROPPED.iter().map(|(reason, label)| (Some(("reason", *label)), books.dropped(*reason))).collect();
+    let mut readings = vec![
         Reading::new(
             "live_open",
             "Live deliveries of QoS 1 and 2, queued or unacknowledged",
@@ -92,6 +110,11 @@ async fn metrics(probes: web::Data<Probes>) -> HttpResponse {
         Reading::new("sessions", "Sessions, connected or not", state.session_count() as u64),
         Reading::new("retained_messages", "Retained messages", state.retained().len() as u64),
         Reading::new("replicated_bytes", "Bytes of queues, retained messages and wills", state.bytes()),
+        Reading::new(
+            "replicated_bytes_max",
+            "Their bound: above 80 % of it durable publishes are refused",
+            state.limits().replicated_bytes_max,
+        ),
         Reading::new("durable_obligations", "Durable deliveries taken on since the state began", books.created),
         Reading::new("durable_delivered", "Durable deliveries acknowledged by their receivers", books.delivered),
         Reading::new("durable_queued", "Durable deliveries in queues", books.queued),
@@ -104,9 +127,31 @@ async fn metrics(probes: web::Data<Probes>) -> HttpResponse {
         ),
     ];
     drop(state);
-    HttpResponse::Ok()
-        .insert_header(("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8"))
-        .body(dispatch.metrics().render(&now))
+    let log = dispatch.replica().figures();
+    readings.extend([
+        Reading {
+            name: "ack_policy",
+            help: "What must be true of a durable publish before it is acknowledged",
+            values: vec![(Some(("policy", "quorum_fsync")), 1)],
+        },
+        Reading::new("raft_term", "Term of the Raft log", log.term),
+        Reading::new("raft_leader", "Whether this node leads", log.leads.into()),
+        Reading::new("log_index", "Index of the last entry of the log", log.last_index),
+        Reading::new("log_applied_index", "Index of the last entry that is applied", log.applied_index),
+        Reading::new("log_purged_index", "Index up to which the log was let go, being in a snapshot", log.purged_index),
+        Reading::new("log_bytes", "Bytes of the entries in the log", log.log_bytes),
+        Reading::new("log_backlog_bytes", "Bytes of commands that wait to be proposed", log.backlog_bytes),
+        Reading::new("log_entries", "Entries appended since the start", log.entries),
+        Reading::new("log_written_bytes", "Bytes of entries written since the start", log.written_bytes),
+        Reading::new("log_syncs", "Group commits since the start", log.syncs),
+        Reading::new("log_sync_us", "Microseconds that they took together", log.sync_us),
+        Reading::new("log_sync_us_max", "Microseconds that the longest took", log.sync_us_max),
+        Reading::new("snapshots", "Snapshots written since the start", log.snapshots),
+        Reading::new("snapshot_bytes", "Bytes of the newest snapshot", log.snapshot_bytes),
+        Reading::new("snapshot_ms", "Milliseconds that writing it took", log.snapshot_ms),
+        Reading::new("disk_low", "Whether durable publishes are refused for want of disk space", log.disk_low.into()),
+    ]);
+    readings
 }
 
 /// The process answers: that is all that it says.
@@ -114,22 +159,25 @@ async fn livez() -> HttpResponse {
     answer(true, "ok\n")
 }
 
-async fn readyz(probes: web::Data<Probes>) -> HttpResponse {
-    match probes.health.phase() {
-        Phase::Starting => answer(false, "starting\n"),
+async fn readyz(health: web::Data<Health>) -> HttpResponse {
+    match health.phase() {
+        Phase::Starting(None) => answer(false, "starting\n"),
+        Phase::Starting(Some(why)) => answer(false, format!("starting: {why}\n")),
         Phase::Serving => answer(true, "ok\n"),
         Phase::Draining => answer(false, "draining\n"),
+        Phase::Damaged(what) => answer(false, format!("{what}\n")),
     }
 }
 
-async fn startupz(probes: web::Data<Probes>) -> HttpResponse {
-    match probes.health.phase() {
-        Phase::Starting => answer(false, "starting\n"),
-        Phase::Serving | Phase::Draining => answer(true, "ok\n"),
+/// A damaged node has started as far as it ever will: to be started again would not help it.
+async fn startupz(health: web::Data<Health>) -> HttpResponse {
+    match health.phase() {
+        Phase::Starting(_) => answer(false, "starting\n"),
+        Phase::Serving | Phase::Draining | Phase::Damaged(_) => answer(true, "ok\n"),
     }
 }
 
-fn answer(well: bool, text: &'static str) -> HttpResponse {
+fn answer(well: bool, text: impl Into<String>) -> HttpResponse {
     let mut response = if well { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
-    response.insert_header(ContentType::plaintext()).body(text)
+    response.insert_header(ContentType::plaintext()).body(text.into())
 }

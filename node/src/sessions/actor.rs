@@ -1,17 +1,22 @@
 //! The actor: turns messages into inputs of the session machine, and carries out its outputs. Thin, and it never waits.
 
+mod steps;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use fulmar_broker::outbound::DropReason;
-use fulmar_broker::session::{Input, Output, Session, Token};
-use fulmar_broker::state::command::{Command, Outcome, Release, Subscription};
+use fulmar_broker::retained::Retained;
+use fulmar_broker::session::{Input, Output, PAUSE_MS_MAX, Session, Token};
+use fulmar_broker::state::command::{Command, Release};
 use fulmar_broker::{Now, Publication};
-use fulmar_mqtt::{DecodeError, Decoded, Packet, QoS, ReasonCode, TopicFilter, encode};
+use fulmar_mqtt::{DecodeError, Decoded, Packet, QoS, ReasonCode, Version, encode};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-use crate::dispatch::{Accepted, Dispatch, Offer, Port, Receiver, RouteCache, Routes};
+use self::steps::Step;
+use crate::cluster::{Committed, PROPOSAL_BYTES_MAX};
+use crate::dispatch::{Accepted, Admission, Dispatch, Durable, Offer, Port, Receiver, RouteCache, Routes};
 
 /// All complete packets of one read, and what followed them if that was no MQTT.
 #[derive(Debug)]
@@ -31,16 +36,34 @@ pub enum Message {
     Disconnected,
     /// By dispatch: a publication that waited has been taken.
     Accepted(Token),
+    /// By the log: what was proposed first, of what is awaited, is committed.
+    Committed(Box<Answer>),
     /// By dispatch: a newer claim was applied.
     TakenOver,
     /// By dispatch (too slow) or by the node (shutting down).
     Close(ReasonCode),
 }
 
+/// What a proposal came to, and the retained messages as of its commit where they were asked for.
+pub struct Answer {
+    committed: Committed,
+    retained: Option<Retained>,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer").field("committed", &self.committed).finish_non_exhaustive()
+    }
+}
+
 impl Port for ActorRef<Message> {
     fn accepted(&self, token: Token) {
         // A session that has ended awaits nothing.
         let _ = self.cast(Message::Accepted(token));
+    }
+
+    fn committed(&self, committed: Committed, retained: Option<Retained>) {
+        let _ = self.cast(Message::Committed(Box::new(Answer { committed, retained })));
     }
 
     fn taken_over(&self) {
@@ -69,10 +92,35 @@ pub struct State {
     receiver: Arc<Receiver>,
     session: Session,
     cache: RouteCache,
-    /// Batches whose permits are kept while the session is paused.
+    /// What the machine left and is not carried out yet, in order. Carrying out an output may leave more: it goes to
+    /// the end.
+    queue: VecDeque<Output>,
+    /// Steps that wait for the log, or behind one that does, in order.
+    awaiting: VecDeque<Step>,
+    /// Publications among them.
+    awaited_offers: usize,
+    /// Why the queue is not carried out further.
+    hold: Hold,
+    /// Batches whose permits are kept while nothing more should be read.
     kept_permits: u32,
     released: bool,
 }
+
+/// What keeps the session from carrying out more outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    Nothing,
+    /// A subscribe or unsubscribe awaits its commit: what follows must see it.
+    Commit,
+    /// The first publication of the queue finds no room since then, in milliseconds of the monotonic clock.
+    Room(u64),
+}
+
+/// Publications that may wait for the log before nothing more is read; those of QoS 0 are not bounded by the ring.
+const AWAITED_OFFERS_MAX: usize = 1_024;
+
+/// Milliseconds between two looks for room.
+const ROOM_EVERY_MS: u64 = 100;
 
 impl Actor for SessionActor {
     type Msg = Message;
@@ -86,7 +134,18 @@ impl Actor for SessionActor {
     ) -> Result<State, ActorProcessingErr> {
         let Arguments { dispatch, receiver, session } = *arguments;
         receiver.set_deadline_ms(session.deadline());
-        Ok(State { dispatch, receiver, session, cache: RouteCache::default(), kept_permits: 0, released: false })
+        Ok(State {
+            dispatch,
+            receiver,
+            session,
+            cache: RouteCache::default(),
+            queue: VecDeque::new(),
+            awaiting: VecDeque::new(),
+            awaited_offers: 0,
+            hold: Hold::Nothing,
+            kept_permits: 0,
+            released: false,
+        })
     }
 
     async fn handle(
@@ -106,12 +165,15 @@ impl Actor for SessionActor {
 struct Work {
     now: Now,
     versions: (u64, u64),
-    /// What the machine left, in order. Carrying out an output may leave more: it goes to the end.
-    queue: VecDeque<Output>,
     control: BytesMut,
     /// Publications in a row that resolve to the same routes.
     run: Vec<Offer>,
+    run_bytes: usize,
     routes: Option<Arc<Routes>>,
+    /// As of the commit of the subscribe that is being answered.
+    retained: Option<Retained>,
+    /// The next publication that finds no room is refused.
+    gives_up: bool,
     /// Why a slow receiver is cut, for the books.
     booked: DropReason,
 }
@@ -122,10 +184,12 @@ impl State {
         let mut work = Work {
             now: self.dispatch.now(),
             versions: self.dispatch.route_versions(),
-            queue: VecDeque::new(),
             control: BytesMut::new(),
             run: Vec::new(),
+            run_bytes: 0,
             routes: None,
+            retained: None,
+            gives_up: false,
             booked: DropReason::SessionEnded,
         };
         match message {
@@ -133,9 +197,12 @@ impl State {
                 self.kept_permits += 1;
                 self.take_batch(batch, &mut work);
             }
+            // A client that is not read cannot be heard: its keep alive does not run.
+            Message::Tick if self.hold != Hold::Nothing => self.look_for_room(&mut work),
             Message::Tick => self.input(Input::Tick, &mut work),
             Message::Disconnected => self.input(Input::Disconnected, &mut work),
             Message::Accepted(token) => self.input(Input::Accepted { token, reason: ReasonCode::Success }, &mut work),
+            Message::Committed(answer) => self.committed(*answer, &mut work),
             Message::TakenOver => self.input(Input::TakenOver, &mut work),
             Message::Close(reason) => {
                 if reason == ReasonCode::QuotaExceeded {
@@ -144,16 +211,27 @@ impl State {
                 self.input(Input::Close(reason), &mut work);
             }
         }
+        if self.session.ended() && self.hold != Hold::Commit {
+            self.hold = Hold::Nothing;
+        }
         self.finish(&mut work);
         self.write_control(&mut work);
-        // While a full ring pauses the client, nothing more is read.
-        if !self.session.paused() {
+        // While a full ring pauses the client, or the log is behind, nothing more is read.
+        if !self.session.paused() && self.queue.is_empty() && self.awaited_offers < AWAITED_OFFERS_MAX {
             for _ in 0..std::mem::take(&mut self.kept_permits) {
                 self.receiver.batch_done();
             }
         }
-        self.receiver.set_deadline_ms(self.session.deadline());
-        self.session.ended()
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new(); // an idle session owns no memory for what it does
+        }
+        if self.awaiting.is_empty() {
+            self.awaiting = VecDeque::new();
+        }
+        let room = matches!(self.hold, Hold::Room(_)).then(|| work.now.mono_ms + ROOM_EVERY_MS);
+        self.receiver.set_deadline_ms(if self.hold == Hold::Nothing { self.session.deadline() } else { room });
+        // What it published before it left is still seen through.
+        self.session.ended() && self.released && self.awaiting.is_empty()
     }
 
     fn take_batch(&mut self, batch: Batch, work: &mut Work) {
@@ -207,13 +285,22 @@ impl State {
     fn input(&mut self, input: Input, work: &mut Work) {
         let mut outputs = Vec::new();
         self.session.handle(work.now, input, &mut outputs);
-        work.queue.extend(outputs);
+        self.queue.extend(outputs);
     }
 
-    /// Carries out what is queued, in order. Publications stay in the run.
+    /// Carries out what is queued, in order, as far as nothing holds it. Publications stay in the run.
     fn carry_out_all(&mut self, work: &mut Work) {
-        while let Some(output) = work.queue.pop_front() {
+        while self.hold == Hold::Nothing
+            && let Some(output) = self.queue.pop_front()
+        {
             self.carry_out(output, work);
+        }
+        if self.hold != Hold::Nothing
+            && let Some(at) = self.queue.iter().position(|output| *output == Output::Send(Packet::PingResp))
+            && let Some(Output::Send(pong)) = self.queue.remove(at)
+        {
+            // Nothing is ordered by a ping, and it is how a client sees that the node lives.
+            self.send(&pong, work);
         }
     }
 
@@ -243,7 +330,7 @@ impl State {
             Output::Replay(subscription) => {
                 // The SUBACK is on its way before anything that its subscription brings.
                 self.write_control(work);
-                self.dispatch.replay(&self.receiver, subscription);
+                self.dispatch.replay(&self.receiver, subscription, work.retained.as_ref());
             }
             Output::ReleaseReceived { packet_id } => {
                 self.route_run(work);
@@ -252,9 +339,7 @@ impl State {
                     epoch: self.receiver.epoch(),
                     packet_id,
                 };
-                if self.commit(vec![command], work).is_some() {
-                    self.input(Input::Released { packet_id }, work);
-                }
+                self.propose(vec![command], Step::Released { packet_id }, false);
             }
             Output::End { discard_will, expiry_s, reason, taken_over } => {
                 self.route_run(work);
@@ -280,24 +365,72 @@ impl State {
         }
     }
 
-    /// Adds a publication to the run, after routing the run before it if that goes elsewhere.
+    /// Adds a publication to the run, after routing the run before it if that goes elsewhere. One that finds no room
+    /// goes back, and holds what follows, until there is some or it has waited for too long.
     fn offer(&mut self, token: Option<Token>, publication: Publication, packet_id: u16, work: &mut Work) {
         let routes = self.dispatch.routes_cached(&mut self.cache, work.versions, &publication.topic);
+        let (refused, may_wait) = match self.dispatch.admit(&routes, &publication) {
+            Admission::Open => (None, false),
+            Admission::Congested => (Some(ReasonCode::QuotaExceeded), true),
+            // MQTT 3.x has no word for it: the acknowledgement is withheld, and the client not read.
+            Admission::Refused(reason) => {
+                (Some(reason), reason == ReasonCode::QuotaExceeded && self.session.version() != Version::V5)
+            }
+        };
+        if may_wait && publication.qos != QoS::AtMostOnce && !work.gives_up && !self.session.ended() {
+            self.queue.push_front(Output::Publish { token, publication, packet_id });
+            self.hold = Hold::Room(work.now.mono_ms);
+            return;
+        }
+        work.gives_up = false;
         if work.routes.as_ref().is_some_and(|current| !Arc::ptr_eq(current, &routes)) {
             self.route_run(work);
         }
         work.routes = Some(routes);
         let received = (self.session.persistent() && publication.qos == QoS::ExactlyOnce)
             .then(|| (self.receiver.key().clone(), self.receiver.epoch(), packet_id));
-        work.run.push(Offer { publication: Arc::new(publication), token, received });
+        work.run_bytes += publication.bytes();
+        work.run.push(Offer { publication: Arc::new(publication), token, received, refused });
+        if work.run_bytes >= PROPOSAL_BYTES_MAX {
+            self.route_run(work);
+        }
     }
 
-    /// Routes the run, and lets the machine answer what was taken at once.
+    /// Tries the publication that found no room again, the last time once it has waited for as long as a client may be.
+    fn look_for_room(&mut self, work: &mut Work) {
+        if let Hold::Room(since_ms) = self.hold {
+            self.hold = Hold::Nothing;
+            self.session.heard(work.now);
+            work.gives_up = work.now.mono_ms.saturating_sub(since_ms) >= PAUSE_MS_MAX;
+            self.carry_out_all(work);
+            if let Hold::Room(at_ms) = &mut self.hold {
+                *at_ms = since_ms;
+            }
+        }
+    }
+
+    /// Has what the run needs committed, or delivers it at once if that is nothing and nothing before it waits.
     fn route_run(&mut self, work: &mut Work) {
         let Some(routes) = work.routes.take() else { return };
+        work.run_bytes = 0;
         let run = std::mem::take(&mut work.run);
+        let Durable { commands, of } = self.dispatch.durable(&routes, &run);
+        if !commands.is_empty() {
+            self.awaited_offers += run.len();
+            self.propose(commands, Step::Run { run, routes, proposed: Some(of) }, false);
+        } else if self.awaiting.is_empty() || run.iter().all(|offer| offer.publication.qos == QoS::AtMostOnce) {
+            self.deliver(&run, &routes, &[], Ok(Vec::new()), work);
+        } else {
+            // Within a QoS the order of a topic is that in which it was published [v5 MQTT-4.6.0-6].
+            self.awaited_offers += run.len();
+            self.awaiting.push_back(Step::Run { run, routes, proposed: None });
+        }
+    }
+
+    /// Gives a run to its live receivers, and lets the machine answer what was taken at once.
+    fn deliver(&mut self, run: &[Offer], routes: &Arc<Routes>, of: &[usize], committed: Committed, work: &mut Work) {
         let mut answers = Vec::with_capacity(run.len());
-        self.dispatch.offer(&self.receiver, &routes, &run, &mut answers);
+        self.dispatch.offer(&self.receiver, routes, run, of, committed, &mut answers);
         for (offer, answer) in run.iter().zip(answers) {
             if let (Some(token), Accepted::Now(reason)) = (offer.token, answer) {
                 self.input(Input::Accepted { token, reason }, work);
@@ -305,78 +438,9 @@ impl State {
         }
     }
 
-    /// Commits commands of this session; a failure ends the connection, so that nothing is acknowledged.
-    fn commit(&mut self, commands: Vec<Command>, work: &mut Work) -> Option<Vec<Outcome>> {
-        let failure = match self.dispatch.propose(commands) {
-            Ok(outcomes) => match outcomes.iter().find_map(refusal) {
-                None => return Some(outcomes),
-                Some(reason) => reason,
-            },
-            Err(error) => {
-                tracing::error!(key = %self.receiver.key(), %error, "command not committed");
-                ReasonCode::UnspecifiedError
-            }
-        };
-        self.input(Input::Close(failure), work);
-        None
-    }
-
-    fn subscribe(&mut self, token: Token, subscriptions: Vec<Subscription>, known: Vec<bool>, work: &mut Work) {
-        let persistent = self.session.persistent();
-        // A clean session's filters end with its socket; only shared ones must be known to all.
-        let logged: Vec<Subscription> =
-            subscriptions.iter().filter(|s| persistent || s.filter.shared().is_some()).cloned().collect();
-        let mut existed = known;
-        if !logged.is_empty() {
-            let (key, epoch) = (self.receiver.key().clone(), self.receiver.epoch());
-            let Some(outcomes) = self.commit(vec![Command::Subscribe { key, epoch, filters: logged }], work) else {
-                return;
-            };
-            if let (true, Some(Outcome::Subscribed(applied))) = (persistent, outcomes.into_iter().next()) {
-                existed = applied;
-            }
-        }
-        // Until the retained messages are on their way, nothing live overtakes them.
-        self.receiver.outbound().set_replaying(true);
-        self.dispatch.subscribe(&self.receiver, &subscriptions);
-        work.versions = self.dispatch.route_versions();
-        let mut outputs = Vec::new();
-        self.session.handle(work.now, Input::Subscribed { token, existed }, &mut outputs);
-        // SUBACK and replays, before what else is queued: that is how long live messages are held.
-        for output in outputs {
-            self.carry_out(output, work);
-        }
-        self.write_control(work);
-        self.dispatch.release_hold(&self.receiver);
-    }
-
-    fn unsubscribe(&mut self, token: Token, filters: Vec<TopicFilter>, known: Vec<bool>, work: &mut Work) {
-        let persistent = self.session.persistent();
-        self.dispatch.unsubscribe(self.receiver.id(), &filters);
-        let logged: Vec<TopicFilter> =
-            filters.into_iter().filter(|filter| persistent || filter.shared().is_some()).collect();
-        let mut existed = known;
-        if !logged.is_empty() {
-            let (key, epoch) = (self.receiver.key().clone(), self.receiver.epoch());
-            let Some(outcomes) = self.commit(vec![Command::Unsubscribe { key, epoch, filters: logged }], work) else {
-                return;
-            };
-            if let (true, Some(Outcome::Unsubscribed(applied))) = (persistent, outcomes.into_iter().next()) {
-                existed = applied;
-            }
-        }
-        work.versions = self.dispatch.route_versions();
-        self.input(Input::Unsubscribed { token, existed }, work);
-    }
-
-    /// Hands control bytes to the way out, after committing what the client has acknowledged.
+    /// Hands control bytes to the way out, and proposes what the client has acknowledged.
     fn write_control(&mut self, work: &mut Work) {
-        if self.session.ended() {
-            // Behind a DISCONNECT no PUBREL may come.
-            self.dispatch.settle(&self.receiver, &mut BytesMut::new());
-        } else {
-            self.dispatch.settle(&self.receiver, &mut work.control);
-        }
+        self.dispatch.settle(&self.receiver);
         if work.control.is_empty() {
             return;
         }
@@ -400,9 +464,15 @@ impl State {
         self.dispatch.metrics().sessions_connected.dec();
         if !taken_over {
             let release = Release { key, epoch, discard_will, expiry_s, sent_below };
-            if let Err(error) = self.dispatch.propose(vec![Command::Release(release)]) {
-                tracing::error!(key = %self.receiver.key(), %error, "end of connection not committed");
-            }
+            let key = self.receiver.key().clone();
+            self.dispatch.replica().propose(
+                vec![Command::Release(release)],
+                Box::new(move |committed| {
+                    if let Err(error) = committed {
+                        tracing::error!(%key, %error, "end of connection not committed");
+                    }
+                }),
+            );
         }
     }
 }
@@ -415,12 +485,4 @@ impl Drop for State {
 
 fn is_ack(packet: &Packet) -> bool {
     matches!(packet, Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_))
-}
-
-fn refusal(outcome: &Outcome) -> Option<ReasonCode> {
-    match outcome {
-        Outcome::Refused(reason) => Some(*reason),
-        Outcome::Stale => Some(ReasonCode::SessionTakenOver),
-        _ => None,
-    }
 }

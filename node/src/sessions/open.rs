@@ -136,7 +136,7 @@ impl Sessions {
             .map_err(|reason| (reason, "the will is not acceptable"))?;
         let expiry_s = expiry_s(connect, &terms.limits);
         let opening = Opening { assigned_client_id, expiry_s };
-        let claimed = self.propose_claim(&key, connect, expiry_s, will)?;
+        let claimed = self.commit_claim(&key, connect, expiry_s, will).await?;
         let start = Start {
             connect,
             key: key.clone(),
@@ -182,7 +182,7 @@ impl Sessions {
         Ok(Opened { receiver, actor, packet_bytes_max, oversize })
     }
 
-    fn propose_claim(
+    async fn commit_claim(
         &self,
         key: &SessionKey,
         connect: &Connect,
@@ -198,7 +198,8 @@ impl Sessions {
             expiry_s,
             will,
         };
-        let outcomes = self.dispatch.propose(vec![Command::Claim(Box::new(claim))]).map_err(|error| {
+        let committed = replica.commit(vec![Command::Claim(Box::new(claim))]).await;
+        let outcomes = committed.map_err(|error| {
             tracing::error!(%key, %error, "claim not committed");
             (ReasonCode::ServerUnavailable, "the session could not be claimed")
         })?;

@@ -1,3 +1,18 @@
-//! What a node keeps on disk. So far that is who it is.
+//! What a node keeps on disk: who it is, and the log under Raft.
 
+pub mod disk;
+mod error;
+mod files;
 pub mod identity;
+mod inspect;
+mod layout;
+pub mod log;
+mod mark;
+mod record;
+mod sled;
+pub mod snapshots;
+mod stats;
+#[cfg(test)]
+mod tests;
+pub mod verify;
+mod workers;

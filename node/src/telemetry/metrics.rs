@@ -61,8 +61,8 @@ impl Turned {
 pub struct Reading {
     pub name: &'static str,
     pub help: &'static str,
-    /// One value, or one for each reason of a closed list.
-    pub values: Vec<(Option<&'static str>, u64)>,
+    /// One value, or one for each value of a label from a closed list: (name, value) of the label, and the figure.
+    pub values: Vec<(Option<(&'static str, &'static str)>, u64)>,
 }
 
 impl Reading {
@@ -216,8 +216,8 @@ impl Metrics {
         let _ = prometheus_client::encoding::text::encode_registry(&mut text, &self.registry);
         for Reading { name, help, values } in now {
             text.push_str(&format!("# HELP fulmar_{name} {help}.\n# TYPE fulmar_{name} gauge\n"));
-            for (reason, value) in values {
-                let label = reason.map(|reason| format!("{{reason=\"{reason}\"}}")).unwrap_or_default();
+            for (label, value) in values {
+                let label = label.map(|(name, of)| format!("{{{name}=\"{of}\"}}")).unwrap_or_default();
                 text.push_str(&format!("fulmar_{name}{label} {value}\n"));
             }
         }

@@ -1,4 +1,8 @@
-//! Tests of the whole crate: the walls of the repository, and the configuration as people write it.
+//! Tests of the whole crate: the walls of the repository, the configuration as people write it, and the log at its fail
+//! points.
 
 mod config;
+mod log_faults;
+mod snapshot_faults;
 mod tidy;
+mod verify;

@@ -65,8 +65,17 @@ impl Books {
     /// What the books cannot account for: 0, always.
     #[must_use]
     pub fn unaccounted(&self) -> i128 {
-        let ends = [self.delivered, self.queued, self.expired, self.dropped_total()];
-        i128::from(self.created) - ends.into_iter().map(i128::from).sum::<i128>()
+        let ends = [self.delivered, self.queued, self.expired];
+        i128::from(self.created) - ends.iter().chain(&self.dropped).copied().map(i128::from).sum::<i128>()
+    }
+
+    /// The same, with another count for one reason.
+    #[must_use]
+    pub fn with_dropped(mut self, reason: Dropped, count: u64) -> Books {
+        if let Some(dropped) = self.dropped.get_mut(reason as usize) {
+            *dropped = count;
+        }
+        self
     }
 
     pub(super) fn end(&mut self, fate: Fate) {

@@ -158,6 +158,48 @@ impl Ledger {
         }
     }
 
+    /// The number of a retained message that queues refer to; [`SOLE`] if none does.
+    pub(super) fn number_of(&self, publication: &Publication) -> u64 {
+        self.replayed.get(&publication.topic).copied().unwrap_or(SOLE)
+    }
+
+    pub(super) fn bodies_made(&self) -> u64 {
+        self.bodies_made
+    }
+
+    // -- a restore counts anew
+
+    /// A retained message, whose number its first mention gives.
+    pub(super) fn restore_retained(&mut self, publication: &Publication, number: u64) {
+        self.retained_set(publication);
+        if number != SOLE {
+            self.bodies.insert_mut(number, Body { entries: 0, retained: true });
+            self.replayed.insert_mut(publication.topic.clone(), number);
+        }
+    }
+
+    pub(super) fn restore_entry(&mut self, publication: &Publication, number: u64) {
+        self.books.queued += 1;
+        self.add(ENTRY_BYTES);
+        if number == SOLE {
+            self.add(body_bytes(publication));
+        } else if let Some(body) = self.bodies.get_mut(&number) {
+            body.entries = body.entries.saturating_add(1);
+        } else {
+            self.add(body_bytes(publication));
+            self.bodies.insert_mut(number, Body { entries: 1, retained: false });
+        }
+    }
+
+    /// A number that no entry has; the smallest.
+    pub(super) fn unheld(&self) -> Option<u64> {
+        self.bodies.iter().filter(|(_, body)| body.entries == 0).map(|(number, _)| *number).min()
+    }
+
+    pub(super) fn restored(&mut self, books: Books, bodies_made: u64) {
+        (self.books, self.bodies_made) = (books, bodies_made);
+    }
+
     /// Messages with more than one holder; for the audit.
     #[cfg(test)]
     pub(super) fn bodies(&self) -> usize {

@@ -9,6 +9,7 @@ mod books;
 mod bounds;
 mod claims;
 pub mod command;
+pub mod image;
 mod ledger;
 mod origins;
 mod publish;
@@ -85,19 +86,7 @@ struct Out<'a> {
 impl State {
     #[must_use]
     pub fn new(limits: Limits) -> State {
-        State::restore(Snapshot {
-            limits,
-            now: LogTime::default(),
-            position: 0,
-            routes_at: 0,
-            epoch_last: 0,
-            origins: Origins::default(),
-            sessions: HashTrieMapSync::new_sync(),
-            groups: HashTrieMapSync::new_sync(),
-            retained: Retained::default(),
-            retained_due: RedBlackTreeMapSync::new_sync(),
-            ledger: Ledger::default(),
-        })
+        State::restore(Snapshot::empty(limits))
     }
 
     /// Applies the next batch of an origin, or answers a retried one as it was answered before. One outcome per command.
@@ -240,6 +229,12 @@ impl State {
         &self.kept.ledger.books
     }
 
+    /// The newest run of a node that has been heard of, alive or not.
+    #[must_use]
+    pub fn generation_of(&self, node: NodeId) -> Option<Generation> {
+        self.kept.origins.generation_of(node)
+    }
+
     /// Replicated bytes: queues, retained messages and wills, each message once.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -287,6 +282,24 @@ impl State {
     ) -> Vec<QueueEntry> {
         let queue = self.current(key, epoch).and_then(Session::queue);
         queue.map(|queue| queue.read(from_seq, entries_max, bytes_max, self.kept.now)).unwrap_or_default()
+    }
+}
+
+impl Snapshot {
+    fn empty(limits: Limits) -> Snapshot {
+        Snapshot {
+            limits,
+            now: LogTime::default(),
+            position: 0,
+            routes_at: 0,
+            epoch_last: 0,
+            origins: Origins::default(),
+            sessions: HashTrieMapSync::new_sync(),
+            groups: HashTrieMapSync::new_sync(),
+            retained: Retained::default(),
+            retained_due: RedBlackTreeMapSync::new_sync(),
+            ledger: Ledger::default(),
+        }
     }
 }
 

@@ -25,13 +25,13 @@ pub enum BatchError {
 
 /// The newest run of a node.
 #[derive(Debug, Clone, PartialEq)]
-struct Run {
-    generation: Generation,
-    alive: bool,
+pub(super) struct Run {
+    pub(super) generation: Generation,
+    pub(super) alive: bool,
     /// The last batch that was applied.
-    applied: u64,
+    pub(super) applied: u64,
     /// Of the last batches, the newest last.
-    results: Vec<Arc<Vec<Outcome>>>,
+    pub(super) results: Vec<Arc<Vec<Outcome>>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -49,6 +49,28 @@ impl Origins {
     /// When a run that still owns sessions ended.
     pub(super) fn fell_at(&self, node: NodeId, generation: Generation) -> Option<LogTime> {
         self.fallen.get(&(node, generation)).copied()
+    }
+
+    pub(super) fn generation_of(&self, node: NodeId) -> Option<Generation> {
+        self.runs.get(&node).map(|run| run.generation)
+    }
+
+    /// In no order.
+    pub(super) fn runs(&self) -> impl Iterator<Item = (NodeId, &Run)> {
+        self.runs.iter().map(|(node, run)| (*node, run))
+    }
+
+    /// Ended runs that still own sessions, in order, and when they ended.
+    pub(super) fn fallen_at(&self) -> impl Iterator<Item = (NodeId, Generation, LogTime)> {
+        self.fallen.iter().map(|((node, generation), at)| (*node, *generation, *at))
+    }
+
+    pub(super) fn restore_run(&mut self, node: NodeId, run: Run) {
+        self.runs.insert_mut(node, run);
+    }
+
+    pub(super) fn restore_fallen(&mut self, node: NodeId, generation: Generation, at: LogTime) {
+        self.fallen.insert_mut((node, generation), at);
     }
 
     pub(super) fn fallen(&self) -> impl Iterator<Item = &(NodeId, Generation)> {

@@ -192,6 +192,25 @@ impl Queue {
         found
     }
 
+    pub(super) fn from(&self, seq: u64) -> impl Iterator<Item = (&u64, &Entry)> {
+        self.entries.range(seq..)
+    }
+
+    /// A queue of a snapshot, to be filled in order.
+    pub(super) fn restored(next_seq: u64, offered: u64, expires_next: LogTime) -> Queue {
+        Queue { next_seq, offered, expires_next, ..Queue::default() }
+    }
+
+    pub(super) fn put(&mut self, seq: u64, entry: Entry) {
+        self.bytes += entry.cost();
+        self.entries.insert_mut(seq, entry);
+    }
+
+    /// The first and the last sequence number in it.
+    pub(super) fn ends(&self) -> Option<(u64, u64)> {
+        self.entries.first().zip(self.entries.last()).map(|((first, _), (last, _))| (*first, *last))
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&u64, &Entry)> {
         self.entries.iter()
     }

@@ -13,8 +13,9 @@ use crate::key::{Epoch, Generation, LogTime, NodeId};
 /// A session expiry that never comes [v5 3.1.2.11.2].
 const EXPIRY_NEVER_S: u32 = u32::MAX;
 
+/// Who holds a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub enum Place {
     /// A connection holds it, on this run of a node; which may have ended.
     Owned { node: NodeId, generation: Generation },
     /// Its connection ended then.
@@ -68,6 +69,17 @@ impl Session {
     pub(super) fn new(epoch: Epoch, node: NodeId, generation: Generation, expiry_s: u32) -> Session {
         let place = Place::Owned { node, generation };
         Session { epoch, place, expiry_s, will: None, subscriptions: None, depot: None }
+    }
+
+    /// A session of a snapshot, without what [`Session::refill`] brings.
+    pub(super) fn restored(epoch: Epoch, place: Place, expiry_s: u32, will: Option<Arc<Will>>) -> Session {
+        Session { epoch, place, expiry_s, will, subscriptions: None, depot: None }
+    }
+
+    /// Subscriptions sorted by filter; a queue, and the sorted packet ids of its receive set.
+    pub(super) fn refill(&mut self, subscriptions: Vec<Subscription>, depot: Option<(Queue, Vec<u16>)>) {
+        self.subscriptions = (!subscriptions.is_empty()).then(|| Arc::new(subscriptions));
+        self.depot = depot.map(|(queue, received)| Arc::new(Depot { queue, received }));
     }
 
     pub(super) fn persistent(&self) -> bool {

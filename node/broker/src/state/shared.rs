@@ -17,10 +17,10 @@ use crate::key::SessionKey;
 use crate::publication::Delivery;
 
 #[derive(Debug, Clone, PartialEq)]
-struct Member {
-    key: SessionKey,
-    route: Route,
-    persistent: bool,
+pub(super) struct Member {
+    pub(super) key: SessionKey,
+    pub(super) route: Route,
+    pub(super) persistent: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,6 +31,13 @@ pub(super) struct Group {
 }
 
 impl Group {
+    pub(super) fn of(mut members: Vec<Member>) -> Group {
+        members.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        let mut group = Group { members: Arc::new(members), persistent: 0 };
+        group.recount();
+        group
+    }
+
     pub(super) fn durable(&self) -> bool {
         self.persistent > 0
     }

@@ -4,7 +4,7 @@ use fulmar_broker::{LogTime, Publication, Via};
 use fulmar_mqtt::property::ForwardProperties;
 use fulmar_proto::types::v1 as proto;
 
-use super::{Error, Problem, Wire, copied, optional, qos, topic, version};
+use super::{Error, Problem, Wire, check_version, copied, optional, qos, topic};
 
 impl Wire for Publication {
     type Message = proto::Publication;
@@ -30,7 +30,7 @@ impl Wire for Publication {
     }
 
     fn from_message(message: proto::Publication) -> Result<Publication, Error> {
-        version(message.format_version)?;
+        check_version(message.format_version)?;
         let via = match proto::Via::try_from(message.via) {
             Ok(proto::Via::Client) => Via::Client,
             Ok(proto::Via::Will) => Via::Will,

@@ -3,6 +3,7 @@
 mod bounds;
 mod claims;
 mod delivery;
+mod image;
 mod model;
 mod origins;
 mod retained;

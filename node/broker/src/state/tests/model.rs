@@ -86,7 +86,7 @@ enum Step {
         bytes: u64,
         ttl_s: u32,
     },
-    /// The second replica starts over from a snapshot.
+    /// The second replica starts over from the parts of a snapshot.
     Restore,
     /// The last batch comes again.
     Retry,
@@ -243,6 +243,11 @@ impl Pair {
     fn check(&self) {
         assert_eq!(self.one.snapshot(), self.two.snapshot());
         assert_eq!(self.one.timers, self.two.timers);
+        let (one, two) = (self.one.snapshot(), self.two.snapshot());
+        assert!(one.parts().eq(two.parts()), "equal snapshots have equal parts");
+        let imaged = image::rebuilt(&one);
+        assert_eq!(imaged, one);
+        assert_eq!(image::sharing(&imaged), image::sharing(&one));
         audit(&self.one);
         audit(&self.two);
     }
@@ -262,7 +267,7 @@ proptest! {
             for step in &steps {
                 commands.extend(pair.commands(step));
                 if matches!(step, Step::Restore) {
-                    pair.two = State::restore(pair.two.snapshot());
+                    pair.two = State::restore(image::rebuilt(&pair.two.snapshot()));
                 }
                 if let (Step::Retry, Some((batch, outcomes))) = (step, &pair.last) {
                     let before = pair.one.snapshot();

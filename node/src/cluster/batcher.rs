@@ -1,0 +1,351 @@
+//! Gathers what is proposed on this node into batches, one log entry each, and sees them through: in one ordered stream,
+//! each with its number, sent again under the same number if an answer is lost. While some batches are under way the
+//! next one fills, so the more is proposed, the more each sync of the disk carries.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use fulmar_broker::SessionKey;
+use fulmar_broker::state::command::{Batch, Command, Settlement};
+use openraft::raft::responder::OneshotResponder;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::clock::Clock;
+use super::raft::{Proposal, Raft, TypeConfig};
+use super::replica::{Core, Error, Reply, Waiting};
+use crate::store::log::Fatal;
+
+/// Commands in one batch, unless one call alone brings more.
+const BATCH_COMMANDS_MAX: usize = 1_024;
+
+/// Bytes of one batch, unless one call alone brings more: as many as one command may bring by itself. openraft waits for
+/// the disk once for each entry, so on a slow disk this is what bounds the throughput.
+const BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes that one call should not exceed, so that several share a batch.
+pub const PROPOSAL_BYTES_MAX: usize = 32 * 1024;
+
+/// Batches under way at one time.
+const IN_FLIGHT_MAX: usize = 3;
+
+/// Bytes that may wait before publishers are made to.
+const BACKLOG_BYTES_MAX: usize = 64 << 20;
+
+/// How long settlements may wait for company: nobody waits for them, and a resend is harmless.
+const SETTLE_LINGER: Duration = Duration::from_millis(20);
+
+/// Settlements that go without waiting any longer.
+const SETTLEMENTS_MAX: usize = 1_024;
+
+/// Between two tries after the log has refused a batch for now.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+
+type Receiver = <OneshotResponder<TypeConfig> as openraft::raft::responder::Responder<TypeConfig>>::Receiver;
+
+/// See the module.
+pub(super) struct Batcher {
+    queue: Mutex<Queue>,
+    bytes: AtomicUsize,
+    work: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    proposals: VecDeque<Pending>,
+    settlements: HashMap<SessionKey, Settlement>,
+    /// Since when the oldest settlement waits.
+    settle_by: Option<Instant>,
+    closed: bool,
+}
+
+struct Pending {
+    commands: Vec<Command>,
+    bytes: usize,
+    reply: Reply,
+}
+
+/// What is to be done next.
+enum Next {
+    Batch {
+        commands: Vec<Command>,
+        skip: usize,
+        replies: Vec<(usize, Reply)>,
+    },
+    /// Nothing, until more comes or until then.
+    Wait(Option<Instant>),
+    /// Nothing, and nothing will come.
+    End,
+}
+
+/// Bytes that a command adds to the log, roughly.
+#[must_use]
+pub(super) fn weight(command: &Command) -> usize {
+    const COMMAND: usize = 96;
+    COMMAND
+        + match command {
+            Command::Publish(publish) => publish.publication.bytes(),
+            Command::SetRetained(publication) => publication.bytes(),
+            Command::Claim(claim) => claim.will.as_ref().map_or(0, |will| will.publication.bytes()),
+            Command::Subscribe { filters, .. } => {
+                filters.iter().map(|subscription| subscription.filter.as_str().len() + 16).sum()
+            }
+            Command::Unsubscribe { filters, .. } => filters.iter().map(|filter| filter.as_str().len() + 4).sum(),
+            Command::ReplayRetained(replay) => replay.topics.iter().map(|topic| topic.as_str().len() + 4).sum(),
+            Command::ExpireRetained(topics) => topics.iter().map(|topic| topic.as_str().len() + 4).sum(),
+            Command::Settle(settlements) => settlements.iter().map(settlement_weight).sum(),
+            _ => 0,
+        }
+}
+
+fn settlement_weight(settlement: &Settlement) -> usize {
+    64 + 4 * (settlement.settled.len() + settlement.received.len() + settlement.refused.len())
+}
+
+impl Batcher {
+    #[must_use]
+    pub(super) fn new() -> Arc<Batcher> {
+        Arc::new(Batcher { queue: Mutex::default(), bytes: AtomicUsize::new(0), work: Notify::new() })
+    }
+
+    /// See [`super::Replica::propose`].
+    pub(super) fn propose(&self, commands: Vec<Command>, reply: Reply) {
+        let bytes = commands.iter().map(weight).sum();
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            drop(queue);
+            reply(Err(Error::Stopped));
+            return;
+        }
+        queue.proposals.push_back(Pending { commands, bytes, reply });
+        drop(queue);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.work.notify_one();
+    }
+
+    /// See [`super::Replica::settle`].
+    pub(super) fn settle(&self, settlement: Settlement) {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return; // what it acknowledges is sent again after the restart
+        }
+        let first = queue.settle_by.is_none();
+        queue.settle_by.get_or_insert_with(|| Instant::now() + SETTLE_LINGER);
+        match queue.settlements.get_mut(&settlement.key) {
+            Some(earlier) if earlier.epoch == settlement.epoch => {
+                earlier.floor = earlier.floor.max(settlement.floor);
+                earlier.settled.extend(settlement.settled);
+                earlier.received.extend(settlement.received);
+                earlier.refused.extend(settlement.refused);
+            }
+            _ => {
+                queue.settlements.insert(settlement.key.clone(), settlement);
+            }
+        }
+        let many = queue.settlements.len() >= SETTLEMENTS_MAX;
+        drop(queue);
+        if first || many {
+            self.work.notify_one();
+        }
+    }
+
+    /// Whether publishers should wait.
+    #[must_use]
+    pub(super) fn full(&self) -> bool {
+        self.bytes() >= BACKLOG_BYTES_MAX
+    }
+
+    #[must_use]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Takes nothing more; what waits is still seen through.
+    pub(super) fn close(&self) {
+        self.queue.lock().closed = true;
+        self.work.notify_one();
+    }
+
+    fn next(&self) -> Next {
+        let mut queue = self.queue.lock();
+        let settle = queue.settle_by.is_some_and(|by| by <= Instant::now())
+            || queue.settlements.len() >= SETTLEMENTS_MAX
+            || (queue.closed && !queue.settlements.is_empty());
+        if queue.proposals.is_empty() && !settle {
+            return if queue.closed { Next::End } else { Next::Wait(queue.settle_by) };
+        }
+        let (mut commands, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
+        if !queue.settlements.is_empty() {
+            // First, while the epochs that they name are still current.
+            queue.settle_by = None;
+            let mut settlements: Vec<Settlement> = queue.settlements.drain().map(|(_, one)| one).collect();
+            settlements.sort_unstable_by_key(|settlement| settlement.epoch);
+            commands.push(Command::Settle(settlements));
+        }
+        let skip = commands.len();
+        while let Some(first) = queue.proposals.front() {
+            let fits =
+                commands.len() + first.commands.len() <= BATCH_COMMANDS_MAX && bytes + first.bytes <= BATCH_BYTES_MAX;
+            if !fits && !replies.is_empty() {
+                break;
+            }
+            let Some(Pending { commands: own, bytes: more, reply }) = queue.proposals.pop_front() else { break };
+            bytes += more;
+            replies.push((own.len(), reply));
+            commands.extend(own);
+        }
+        drop(queue);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        coalesce_retained(&mut commands);
+        Next::Batch { commands, skip, replies }
+    }
+
+    /// Sends batches until it is closed or the log has stopped; `stopped` says that nothing is under way any more.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        core: Arc<Core>,
+        clock: Clock,
+        raft: Raft,
+        fatal: Fatal,
+        stopped: watch::Sender<bool>,
+    ) {
+        let mut stream = Stream { core, clock, raft, in_flight: VecDeque::new(), seq: 0 };
+        let ended = stream.run(&self).await;
+        if ended.is_err() {
+            self.queue.lock().closed = true;
+            stream.core.fail_all(Error::Stopped);
+            let left = std::mem::take(&mut self.queue.lock().proposals);
+            left.into_iter().for_each(|pending| (pending.reply)(Err(Error::Stopped)));
+            fatal("the replicated log has stopped");
+        }
+        stopped.send_replace(true);
+    }
+}
+
+/// Of several retained messages of QoS 0 for one topic, only the last is worth its place in the log.
+fn coalesce_retained(commands: &mut [Command]) {
+    let sets = |command: &&mut Command| matches!(command, Command::SetRetained(_));
+    if commands.iter_mut().filter(sets).nth(1).is_none() {
+        return;
+    }
+    let mut seen = std::collections::HashSet::new();
+    for command in commands.iter_mut().rev() {
+        if let Command::SetRetained(publication) = command
+            && !seen.insert(publication.topic.clone())
+        {
+            // In its place stands what does nothing, so that everyone gets an outcome.
+            *command = Command::Settle(Vec::new());
+        }
+    }
+}
+
+/// The ordered stream of batches from this run of the node.
+struct Stream {
+    core: Arc<Core>,
+    clock: Clock,
+    raft: Raft,
+    /// Not answered yet, in order; without a receiver: to be sent again.
+    in_flight: VecDeque<(Arc<Batch>, Option<Receiver>)>,
+    seq: u64,
+}
+
+/// The log has stopped for good.
+struct Stopped;
+
+impl Stream {
+    async fn run(&mut self, batcher: &Batcher) -> Result<(), Stopped> {
+        loop {
+            let mut wait = None;
+            while self.in_flight.len() < IN_FLIGHT_MAX {
+                match batcher.next() {
+                    Next::Batch { commands, skip, replies } => self.send(commands, skip, replies).await?,
+                    Next::Wait(until) => {
+                        wait = Some(until);
+                        break;
+                    }
+                    Next::End if self.in_flight.is_empty() => return Ok(()),
+                    Next::End => break,
+                }
+            }
+            match (self.in_flight.front_mut(), wait) {
+                (Some((_, Some(answer))), wait) => tokio::select! {
+                    answered = answer => self.answered(answered).await?,
+                    () = more(batcher, wait) => {}
+                },
+                (Some((_, None)), _) => self.send_again().await?,
+                (None, wait) => more(batcher, wait).await,
+            }
+        }
+    }
+
+    async fn send(&mut self, commands: Vec<Command>, skip: usize, replies: Vec<(usize, Reply)>) -> Result<(), Stopped> {
+        self.seq += 1;
+        let (node, generation) = self.core.run();
+        let batch = Arc::new(Batch { node, generation, seq: self.seq, at: self.clock.now().log, commands });
+        self.core.await_batch(Waiting { seq: self.seq, skip, replies });
+        let receiver = self.raft.client_write_ff(Proposal(batch.clone())).await.map_err(|_| Stopped)?;
+        self.in_flight.push_back((batch, Some(receiver)));
+        Ok(())
+    }
+
+    /// Takes the answer to the oldest batch. If it was not taken, nor were those behind it: all are sent again, as they
+    /// are.
+    async fn answered<E>(
+        &mut self,
+        answer: Result<openraft::raft::ClientWriteResult<TypeConfig>, E>,
+    ) -> Result<(), Stopped> {
+        use fulmar_broker::state::BatchError;
+        match answer {
+            Ok(Ok(written)) => match written.data {
+                Ok(()) => {
+                    self.in_flight.pop_front();
+                    Ok(())
+                }
+                Err(BatchError::Gap { .. }) => self.send_all_again().await,
+                Err(error) => {
+                    tracing::error!(%error, "the cluster takes nothing more from this run of the node");
+                    Err(Stopped)
+                }
+            },
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "proposal not taken, sent again");
+                self.send_all_again().await
+            }
+            Err(_) => Err(Stopped),
+        }
+    }
+
+    async fn send_all_again(&mut self) -> Result<(), Stopped> {
+        for (_, receiver) in &mut self.in_flight {
+            *receiver = None;
+        }
+        tokio::time::sleep(RETRY_AFTER).await;
+        self.send_again().await
+    }
+
+    async fn send_again(&mut self) -> Result<(), Stopped> {
+        for (batch, receiver) in &mut self.in_flight {
+            if receiver.is_none() {
+                let sent = self.raft.client_write_ff(Proposal(batch.clone())).await.map_err(|_| Stopped)?;
+                *receiver = Some(sent);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Until something is proposed, or until settlements have waited long enough. If the pipeline is full nothing needs to
+/// be known.
+async fn more(batcher: &Batcher, wait: Option<Option<Instant>>) {
+    match wait {
+        None => std::future::pending().await,
+        Some(None) => batcher.work.notified().await,
+        Some(Some(until)) => tokio::select! {
+            () = batcher.work.notified() => {}
+            () = tokio::time::sleep_until(until) => {}
+        },
+    }
+}

@@ -1,0 +1,343 @@
+use bytes::BytesMut;
+use fulmar_broker::state::State;
+use fulmar_broker::state::command::{Batch, Claim, Command, PublishCommand};
+use fulmar_broker::state::image::Builder;
+use fulmar_broker::{Generation, NodeId, SessionKey, Via};
+use fulmar_mqtt::packet::{RetainHandling, SubscriptionOptions};
+use fulmar_mqtt::property::{ForwardProperties, ForwardProperty};
+use fulmar_mqtt::{QoS, TopicFilter, TopicName};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+
+const PARTS: u32 = 9;
+
+/// Parts of any content that a message can carry.
+struct Random(StdRng);
+
+impl Random {
+    fn number(&mut self) -> u64 {
+        let bits = self.0.random_range(0..=64);
+        self.0.random::<u64>().checked_shr(bits).unwrap_or(0)
+    }
+
+    fn text(&mut self) -> String {
+        (0..self.0.random_range(1..20)).map(|_| ['a', 'z', '9', '\u{e9}', '/'][self.0.random_range(0..5)]).collect()
+    }
+
+    fn list<T>(&mut self, one: impl Fn(&mut Random) -> T) -> Vec<T> {
+        (0..self.0.random_range(0..4)).map(|_| one(self)).collect()
+    }
+
+    fn some<T>(&mut self, one: impl Fn(&mut Random) -> T) -> Option<T> {
+        self.0.random::<bool>().then(|| one(self))
+    }
+
+    fn bytes(&mut self) -> Bytes {
+        self.list(|random| random.0.random::<u8>()).into()
+    }
+
+    fn qos(&mut self) -> QoS {
+        QoS::from_bits(self.0.random_range(0..3)).unwrap()
+    }
+
+    fn node(&mut self) -> NodeId {
+        NodeId(self.number().max(1))
+    }
+
+    fn key(&mut self) -> SessionKey {
+        SessionKey::new(&self.text(), &self.text(), &self.text())
+    }
+
+    fn packet_ids(&mut self) -> Vec<u16> {
+        self.list(|random| random.0.random_range(1..=u16::MAX))
+    }
+
+    fn publication(&mut self) -> Arc<Publication> {
+        let properties = self.list(|random| ForwardProperty::User(random.text().into(), random.text().into()));
+        Arc::new(Publication {
+            topic: TopicName::new(self.text()).unwrap(),
+            payload: self.bytes(),
+            qos: self.qos(),
+            retain: self.0.random(),
+            forward: ForwardProperties::from_properties(&properties).unwrap(),
+            origin: self.some(Random::key),
+            accepted_at: LogTime(self.number()),
+            expires_at: self.some(|random| LogTime(random.number())),
+            via: [Via::Client, Via::Will, Via::Server][self.0.random_range(0..3)],
+        })
+    }
+
+    fn subscription(&mut self) -> Subscription {
+        let handling = [RetainHandling::Always, RetainHandling::IfNew, RetainHandling::Never];
+        let share = if self.0.random() { "$share/g/" } else { "" };
+        Subscription {
+            filter: TopicFilter::new(format!("{share}{}/#", self.text())).unwrap(),
+            options: SubscriptionOptions {
+                qos: self.qos(),
+                no_local: self.0.random(),
+                retain_as_published: self.0.random(),
+                retain_handling: handling[self.0.random_range(0..3)],
+            },
+            id: self.some(|random| random.0.random_range(1..=268_435_455)),
+        }
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        match self.0.random_range(0..7) {
+            0 => Outcome::Done,
+            1 => Outcome::Claimed(Box::new(Claimed {
+                epoch: Epoch(self.number()),
+                session_present: self.0.random(),
+                previous: self.some(|random| Owner {
+                    node: random.node(),
+                    generation: Generation(random.number()),
+                    epoch: Epoch(random.number()),
+                }),
+                subscriptions: self.list(Random::subscription),
+                received: self.packet_ids(),
+                queue_floor: self.number(),
+            })),
+            2 => Outcome::Subscribed(self.list(|random| random.0.random())),
+            3 => Outcome::Unsubscribed(self.list(|random| random.0.random())),
+            4 => Outcome::Published { receivers: self.0.random() },
+            5 => Outcome::Stale,
+            _ => Outcome::Refused([ReasonCode::QuotaExceeded, ReasonCode::PacketTooLarge][self.0.random_range(0..2)]),
+        }
+    }
+
+    fn books(&mut self) -> Books {
+        let mut books = Books::default();
+        (books.created, books.delivered) = (self.number(), self.number());
+        (books.queued, books.expired) = (self.number(), self.number());
+        fulmar_broker::state::DROPPED
+            .iter()
+            .fold(books, |books, (reason, _)| books.with_dropped(*reason, self.number()))
+    }
+
+    fn limits(&mut self) -> Limits {
+        Limits {
+            replicated_bytes_max: self.number(),
+            queue_entries_max: self.0.random(),
+            queue_bytes_max: self.number(),
+            session_expiry_s_max: self.0.random(),
+            sessions_max: self.number(),
+            retained_max: self.number(),
+            queue_ttl_s: self.0.random(),
+        }
+    }
+
+    fn entry(&mut self) -> EntryPart {
+        EntryPart {
+            seq: self.number(),
+            body: self.number(),
+            publication: self.some(Random::publication),
+            expires_at: self.some(|random| LogTime(random.number())),
+            subscription_ids: self.list(|random| random.0.random_range(1..=268_435_455)).into(),
+            group: self.some(|random| Arc::new(random.subscription().filter)),
+            qos: self.qos(),
+            retain: self.0.random(),
+            phase: if self.0.random() { Phase::Queued } else { Phase::Received },
+        }
+    }
+
+    fn session(&mut self) -> SessionPart {
+        SessionPart {
+            key: self.key(),
+            epoch: Epoch(self.number()),
+            place: match self.0.random() {
+                true => Place::Owned { node: self.node(), generation: Generation(self.number()) },
+                false => Place::Released { at: LogTime(self.number()) },
+            },
+            expiry_s: self.0.random(),
+            will: self.some(|random| {
+                let (publication, message_expiry_s) = (random.publication(), random.some(|random| random.0.random()));
+                Arc::new(Will { publication, message_expiry_s, delay_s: random.0.random() })
+            }),
+            subscriptions: self.list(Random::subscription),
+            depot: self.some(|random| DepotPart {
+                next_seq: random.number(),
+                offered: random.number(),
+                expires_next: random.some(|random| LogTime(random.number())),
+                received: random.packet_ids(),
+            }),
+        }
+    }
+
+    fn part(&mut self, which: u32) -> Part {
+        match which {
+            0 => Part::Head(Box::new(Head {
+                limits: self.limits(),
+                now: LogTime(self.number()),
+                position: self.number(),
+                routes_at: self.number(),
+                epoch_last: self.number(),
+                bodies_made: self.number(),
+                books: self.books(),
+                bytes: self.number(),
+                sessions: self.number(),
+                retained: self.number(),
+            })),
+            1 => Part::Origin(OriginPart {
+                node: self.node(),
+                generation: Generation(self.number()),
+                alive: self.0.random(),
+                applied: self.number(),
+            }),
+            2 => Part::Results(ResultsPart { seq: self.number(), outcomes: self.list(Random::outcome) }),
+            3 => Part::Fallen(FallenPart {
+                node: self.node(),
+                generation: Generation(self.number()),
+                at: LogTime(self.number()),
+            }),
+            4 => Part::Retained(RetainedPart { publication: self.publication(), body: self.number() }),
+            5 => Part::Session(Box::new(self.session())),
+            6 => Part::Subscriptions(self.list(Random::subscription)),
+            7 => Part::Queue(self.list(Random::entry)),
+            _ => Part::End,
+        }
+    }
+}
+
+#[test]
+fn every_part_comes_back() {
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut random = Random(StdRng::seed_from_u64(seed));
+    let mut kinds = std::collections::HashSet::new();
+    for number in 0..200 * PARTS {
+        let part = random.part(number % PARTS);
+        kinds.insert(std::mem::discriminant(&part));
+        assert_eq!(decode_part(encode_part(&part)).as_ref(), Ok(&part));
+    }
+    assert_eq!(kinds.len(), PARTS as usize);
+}
+
+/// Truncated and altered records are refused or read as something else, and never panic.
+#[test]
+fn damaged_records_are_no_panic() {
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut random = Random(StdRng::seed_from_u64(seed));
+    for number in 0..20 * PARTS {
+        let bytes = encode_part(&random.part(number % PARTS));
+        for length in 0..bytes.len() {
+            let _ = decode_part(bytes.slice(..length));
+        }
+        for at in 0..bytes.len() {
+            let mut damaged = BytesMut::from(bytes.as_ref());
+            damaged[at] ^= 1 << random.0.random_range(0..8);
+            let _ = decode_part(damaged.freeze());
+        }
+    }
+}
+
+#[test]
+fn a_state_comes_back() {
+    let (node, generation) = (NodeId(1), Generation(1));
+    let key = |name: &str| SessionKey::new("default", "generic", name);
+    let mut commands = Vec::new();
+    let mut random = Random(StdRng::seed_from_u64(7));
+    for (number, name) in ["a", "b", "c"].iter().enumerate() {
+        let claim = Claim { key: key(name), node, generation, clean_start: false, expiry_s: 60, will: None };
+        commands.push(Command::Claim(Box::new(claim)));
+        let options = SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() };
+        let filters = ["#", "$share/g/#"].map(|text| TopicFilter::new(text).unwrap());
+        let filters = filters.map(|filter| Subscription { filter, options, id: Some(5) }).to_vec();
+        commands.push(Command::Subscribe { key: key(name), epoch: Epoch(number as u64 + 1), filters });
+    }
+    for _ in 0..50 {
+        let publication = Publication { expires_at: None, ..random.publication().as_ref().clone() };
+        let publish = PublishCommand { publication: Arc::new(publication), received: None, only: None };
+        commands.push(Command::Publish(Box::new(publish)));
+    }
+    let mut state = State::new(Limits::default());
+    state.apply(&Batch { node, generation, seq: 1, at: LogTime(5), commands }, &mut Vec::new()).unwrap();
+    let snapshot = state.snapshot();
+    let mut builder = Builder::default();
+    for part in snapshot.parts() {
+        builder.add(decode_part(encode_part(&part)).unwrap()).unwrap();
+    }
+    assert_eq!(builder.finish().unwrap(), snapshot);
+    assert!(state.books().queued > 50);
+}
+
+#[test]
+fn errors_name_the_field() {
+    let key = || Some(SessionKey::new("", "", "").to_message());
+    let session = || proto::SnapshotSession { key: key(), released_at_ms: Some(1), ..Default::default() };
+    let results = |outcome| {
+        let outcomes = vec![proto::Outcome { outcome: Some(OutcomeMessage::Stale(proto::OutcomeStale {})) }, outcome];
+        Message::Results(proto::SnapshotResults { seq: 1, outcomes })
+    };
+    let refused = |reason| proto::Outcome { outcome: Some(OutcomeMessage::Refused(proto::OutcomeRefused { reason })) };
+    let claimed = |claimed| proto::Outcome { outcome: Some(OutcomeMessage::Claimed(claimed)) };
+    let entry = |entry| Message::Queue(proto::SnapshotQueue { entries: vec![Default::default(), entry] });
+    let limits = Some(Limits::default().to_message());
+    for (message, wanted) in [
+        (Message::Head(Default::default()), "head.limits is missing"),
+        (Message::Head(proto::SnapshotHead { limits, ..Default::default() }), "head.books is missing"),
+        (Message::Origin(Default::default()), "origin.run is missing"),
+        (Message::Fallen(proto::SnapshotFallen { run: Some(Default::default()), at_ms: 1 }), "fallen.run.node is"),
+        (results(proto::Outcome { outcome: None }), "results.outcomes[1].outcome is missing"),
+        (results(refused(5)), "results.outcomes[1].refused.reason is 5, out of its range"),
+        (results(refused(0x197)), "results.outcomes[1].refused.reason is 407, out of its range"),
+        (
+            results(claimed(proto::OutcomeClaimed { received: vec![1, 65_536], ..Default::default() })),
+            "results.outcomes[1].claimed.received[1] is 65536, out of its range",
+        ),
+        (
+            results(claimed(proto::OutcomeClaimed { previous: Some(Default::default()), ..Default::default() })),
+            "results.outcomes[1].claimed.previous.run is missing",
+        ),
+        (Message::Retained(Default::default()), "retained.publication is missing"),
+        (Message::Session(Default::default()), "session.owner is missing"),
+        (Message::Session(proto::SnapshotSession { key: None, ..session() }), "session.key is missing"),
+        (
+            Message::Session(proto::SnapshotSession {
+                owner: Some(proto::NodeRun { node: 1, generation: 1 }),
+                ..session()
+            }),
+            "session.released_at_ms is there beside what it excludes",
+        ),
+        (
+            Message::Session(proto::SnapshotSession { will: Some(Default::default()), ..session() }),
+            "session.will.publication is missing",
+        ),
+        (
+            Message::Session(proto::SnapshotSession { subscriptions: vec![Default::default()], ..session() }),
+            "session.subscriptions[0].filter is empty",
+        ),
+        (
+            Message::Session(proto::SnapshotSession {
+                depot: Some(proto::SnapshotDepot { received: vec![0], ..Default::default() }),
+                ..session()
+            }),
+            "session.depot.received[0] is 0, out of its range",
+        ),
+        (
+            Message::Subscriptions(proto::SnapshotSubscriptions { subscriptions: vec![Default::default()] }),
+            "subscriptions.subscriptions[0].filter is empty",
+        ),
+        (entry(proto::SnapshotEntry { qos: 3, ..Default::default() }), "queue.entries[1].qos has the unknown value 3"),
+        (entry(proto::SnapshotEntry { phase: 2, ..Default::default() }), "queue.entries[1].phase has the unknown"),
+        (entry(proto::SnapshotEntry { group: "a#".into(), ..Default::default() }), "queue.entries[1].group has a '#'"),
+        (
+            entry(proto::SnapshotEntry { subscription_ids: vec![0], ..Default::default() }),
+            "queue.entries[1].subscription_ids[0] is 0",
+        ),
+        (
+            entry(proto::SnapshotEntry { publication: Some(Default::default()), ..Default::default() }),
+            "queue.entries[1].publication.format_version has the format version 0",
+        ),
+    ] {
+        let record = proto::SnapshotRecord { format_version: proto::FORMAT_VERSION, part: Some(message) };
+        let error = decode_part(record.encode_to_vec().into()).expect_err(wanted).to_string();
+        assert!(error.starts_with(wanted), "{error}, wanted {wanted}");
+    }
+    let record = |format_version| proto::SnapshotRecord { format_version, part: None }.encode_to_vec().into();
+    assert_eq!(decode_part(record(1)).unwrap_err().to_string(), "part is missing");
+    assert!(decode_part(record(2)).unwrap_err().to_string().starts_with("format_version has the format version 2"));
+    assert!(decode_part(Bytes::from_static(&[0xFF])).unwrap_err().to_string().starts_with("the message is no message"));
+}
