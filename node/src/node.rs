@@ -10,6 +10,7 @@ use fulmar_broker::{Publication, Via, session};
 use fulmar_mqtt::property::ForwardProperties;
 use fulmar_mqtt::{QoS, ReasonCode, TopicName};
 use fulmar_platform::Platform;
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -38,6 +39,9 @@ const DISK_FULL_RETRY: Duration = Duration::from_secs(1);
 /// How the process ends when its log cannot go on, as sysexits counts input and output errors.
 const EXIT_STORE: i32 = 74;
 
+/// One for the log and one for the state.
+const CONSENSUS_THREADS: usize = 2;
+
 /// Bytes of a will's payload.
 const WILL_BYTES_MAX: usize = 64 * 1024;
 
@@ -55,8 +59,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let connections_max = connections_max(config.limits.connections_max);
     let health = Arc::new(Health::default());
     let probes = config.probes.enabled.then(|| probes::open(config.probes.address, health.clone())).transpose()?;
+    let consensus = Consensus::start().context("cannot start the threads of the log")?;
     let replica = tokio::select! {
-        replica = join(&config, &health) => replica,
+        replica = join(&config, &health, &consensus) => replica,
         () = wait(&mut terminate, &mut interrupt) => return Ok(()), // nothing has begun that must be ended
     };
     let replica = match replica {
@@ -125,6 +130,30 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A runtime of its own for Raft, its state machine and the batcher: what wakes them comes from other threads, and on
+/// the threads that serve clients it would wait behind whatever those have to do.
+struct Consensus(Option<Runtime>);
+
+impl Consensus {
+    fn start() -> std::io::Result<Consensus> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(CONSENSUS_THREADS).thread_name("raft").enable_all().build().map(Some).map(Consensus)
+    }
+
+    fn handle(&self) -> &Handle {
+        self.0.as_ref().map(Runtime::handle).expect("there until it is dropped")
+    }
+}
+
+impl Drop for Consensus {
+    fn drop(&mut self) {
+        // A runtime must not be waited for where others run.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Why a node does not take part in its cluster.
 enum Unjoined {
     Damaged(String),
@@ -132,9 +161,9 @@ enum Unjoined {
 }
 
 /// Opens what is on disk and brings the replica up to it. While the disk is full it waits for room.
-async fn join(config: &Config, health: &Health) -> Result<Replica, Unjoined> {
+async fn join(config: &Config, health: &Health, consensus: &Consensus) -> Result<Replica, Unjoined> {
     loop {
-        match try_to_join(config).await {
+        match try_to_join(config, consensus).await {
             Err(Unjoined::Failed(error)) if disk_full(&error) => {
                 tracing::error!(error = format!("{error:#}"), "waiting for disk space");
                 health.set(Phase::Starting(Some(format!("{error:#}"))));
@@ -145,7 +174,7 @@ async fn join(config: &Config, health: &Health) -> Result<Replica, Unjoined> {
     }
 }
 
-async fn try_to_join(config: &Config) -> Result<Replica, Unjoined> {
+async fn try_to_join(config: &Config, consensus: &Consensus) -> Result<Replica, Unjoined> {
     let data_dir = config.node.data_dir.clone();
     let fatal: Fatal = Arc::new(|what| {
         // Whatever is not acknowledged by now never will be; what is on disk is looked at by the next start.
@@ -181,7 +210,8 @@ async fn try_to_join(config: &Config) -> Result<Replica, Unjoined> {
         disk_free_min: config.store.disk_free_min.get(),
         data_dir,
     };
-    cluster::start(settings, Arc::new(log), snapshots, fatal).await.map_err(|error| match error {
+    let starting = consensus.handle().spawn(cluster::start(settings, Arc::new(log), snapshots, fatal));
+    starting.await.map_err(|error| failed(error.into()))?.map_err(|error| match error {
         StartError::Damaged(damage) | StartError::Store(StoreError::Damaged(damage)) => damaged(damage),
         error => failed(anyhow::Error::new(error).context("replicated log")),
     })
