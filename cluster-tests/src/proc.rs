@@ -1,4 +1,4 @@
-//! What the kernel knows of a process: CPU time, memory, open files. Linux only.
+//! What the kernel knows of a process: CPU time, memory, open files, bytes written. Linux only.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -153,6 +153,16 @@ fn parse_kib(text: &str, key: &str) -> Option<u64> {
     Some(value.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
+/// Bytes that a process has had written to a disk, or will: the page cache's dirty pages of its own making.
+///
+/// # Errors
+/// No such process, or it belongs to someone else.
+pub fn written_bytes(pid: u32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/io"))?;
+    let value = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    value.and_then(|value| value.parse().ok()).ok_or_else(|| malformed("io"))
+}
+
 /// Open file descriptors.
 ///
 /// # Errors
@@ -207,6 +217,7 @@ mod tests {
         assert!(rss_bytes(pid).unwrap() > 100_000);
         assert!(pss_bytes(pid).unwrap() > 10_000);
         assert!(open_fds(pid).unwrap() >= 3);
+        written_bytes(pid).unwrap();
         assert!(!ProcessId { pid, start_time: own.start_time + 1 }.alive());
     }
 }

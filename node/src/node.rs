@@ -13,6 +13,7 @@ use fulmar_platform::Platform;
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::cluster::{self, Replica, StartError};
@@ -242,12 +243,17 @@ async fn all_gone(metrics: &Metrics, sessions: &Sessions) {
 }
 
 async fn housekeeping(dispatch: Arc<Dispatch>) {
+    let mut running: Option<JoinHandle<()>> = None;
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        dispatch.run_timers().await;
         dispatch.cut_stalled();
+        if running.as_ref().is_none_or(JoinHandle::is_finished) {
+            let dispatch = dispatch.clone();
+            // It waits for the log; what is stalled does not wait for it.
+            running = Some(tokio::spawn(async move { dispatch.run_timers().await }));
+        }
     }
 }
 

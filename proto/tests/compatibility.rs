@@ -61,7 +61,12 @@ fn commands() -> Vec<command::Command> {
             }],
         }),
         C::Unsubscribe(Unsubscribe { session: session(), filters: vec!["a/#".into(), "b".into()] }),
-        C::Publish(Publish { publication: publication.clone(), received: received(), only: Some(key("s2")) }),
+        C::Publish(Publish {
+            publication: publication.clone(),
+            received: received(),
+            only: Some(key("s2")),
+            origin_epoch: None,
+        }),
         C::SetRetained(SetRetained { publication }),
         C::ReleaseReceived(ReleaseReceived { received: received() }),
         C::Settle(Settle {
@@ -160,6 +165,10 @@ fn samples() -> Vec<(String, Sample)> {
         let record = SnapshotRecord { format_version: FORMAT_VERSION, part: Some(part) };
         (format!("Snapshot.{name}"), Sample::Snapshot(record))
     }));
+    let publish = Publish { publication: Some(publication()), received: None, only: None, origin_epoch: Some(7) };
+    let commands = vec![Command { command: Some(command::Command::Publish(publish)) }];
+    let batch = Batch { origin: Some(run()), seq: 9, at_ms: 1_000_001, commands };
+    samples.push(("Publish.origin_epoch".to_owned(), record(record::Body::Batch(batch))));
     samples
 }
 

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, anyhow, ensure};
 
 /// The `fulmar` binary: `FULMAR_BIN` if set; else the one beside this executable, in the same profile, which cargo
-/// brings up to date once per process.
+/// brings up to date once per process. For tests it has fail points, for the bench none.
 ///
 /// # Errors
 /// It does not exist, or does not build.
@@ -33,18 +33,29 @@ fn find() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
-    command.args(["build", "--quiet", "-p", "fulmar", "--bin", "fulmar", "--profile", profile, "--target-dir"]);
-    let output = command.arg(target_dir).output().context("cannot run cargo")?;
+    command.args(["build", "--quiet", "--profile", profile, "--target-dir"]).arg(target_dir);
+    if is_test(&executable) {
+        // What `cargo test --workspace` has built, so that nothing is built twice.
+        command.args(["--workspace", "--tests"]);
+    } else {
+        command.args(["-p", "fulmar", "--bin", "fulmar"]);
+    }
+    let output = command.output().context("cannot run cargo")?;
     ensure!(output.status.success(), "fulmar does not build:\n{}", String::from_utf8_lossy(&output.stderr));
     let binary = profile_dir.join("fulmar");
     ensure!(binary.is_file(), "cargo built no {}", binary.display());
     Ok(binary)
 }
 
+/// Cargo puts the executables of tests into `deps`.
+fn is_test(executable: &Path) -> bool {
+    executable.parent().and_then(Path::file_name).is_some_and(|name| name == "deps")
+}
+
 /// `target/PROFILE` of `target/PROFILE/bench` and of `target/PROFILE/deps/it-1234`.
 fn profile_dir(executable: &Path) -> Option<&Path> {
     let dir = executable.parent()?;
-    if dir.file_name()? == "deps" { dir.parent() } else { Some(dir) }
+    if is_test(executable) { dir.parent() } else { Some(dir) }
 }
 
 #[cfg(test)]
@@ -55,6 +66,7 @@ mod tests {
     fn the_profile_is_found_from_tests_and_programs() {
         for path in ["t/release/bench", "t/release/deps/it-0123"] {
             assert_eq!(profile_dir(Path::new(path)), Some(Path::new("t/release")));
+            assert_eq!(is_test(Path::new(path)), path.contains("deps"));
         }
     }
 }

@@ -187,6 +187,8 @@ pub struct ServeOptions {
     pub env: Vec<(String, String)>,
     /// Where its output goes.
     pub output_dir: PathBuf,
+    /// The binary; [`fulmar_binary`] if absent.
+    pub binary: Option<PathBuf>,
 }
 
 /// One node: a process that `fulmar dev` started, or that we did.
@@ -208,7 +210,7 @@ impl Node {
     /// # Errors
     /// It does not; its output is shown.
     pub async fn serve(options: ServeOptions) -> Result<Node> {
-        let binary = fulmar_binary()?;
+        let binary = options.binary.clone().map_or_else(fulmar_binary, Ok)?;
         let owner = Owner::Us(spawn(&binary, &options)?);
         let node = Node { binary, options, owner };
         node.wait_until_ready(START_DEADLINE).await?;
@@ -222,6 +224,7 @@ impl Node {
             probes: endpoints.probes,
             env: Vec::new(),
             output_dir: output_dir.to_owned(),
+            binary: None,
         };
         let id = ProcessId::of(endpoints.pid).with_context(|| format!("node {} is gone", endpoints.node))?;
         Ok(Node { binary: binary.to_owned(), options, owner: Owner::Dev(id) })
@@ -296,9 +299,23 @@ impl Node {
     /// # Errors
     /// It still runs, or does not serve.
     pub async fn restart(&mut self) -> Result<()> {
+        self.start_again()?;
+        self.wait_until_ready(START_DEADLINE).await
+    }
+
+    /// Starts it again with the same configuration, as our own child, and waits for nothing.
+    ///
+    /// # Errors
+    /// It still runs, or cannot be started.
+    pub fn start_again(&mut self) -> Result<()> {
         ensure!(!self.alive(), "the node still runs");
         self.owner = Owner::Us(spawn(&self.binary, &self.options)?);
-        self.wait_until_ready(START_DEADLINE).await
+        Ok(())
+    }
+
+    /// What is added to the environment of the next start, instead of what was added before.
+    pub fn set_env(&mut self, env: &[(&str, &str)]) {
+        self.options.env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     }
 
     /// Waits until `/readyz` says 200, or, without probes, until CONNECT is answered.

@@ -51,16 +51,22 @@ pub async fn wait_for_connack(address: SocketAddr, deadline: Duration) -> Result
     .await
 }
 
-/// Whether an HTTP GET of `path` is answered 200.
-pub async fn http_ok(address: SocketAddr, path: &str) -> bool {
+/// Status and body of an HTTP GET; `None` if nobody answers in time.
+pub async fn http_get(address: SocketAddr, path: &str, deadline: Duration) -> Option<(u16, String)> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let ask = async {
         let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).await.ok()?;
-        (&answer == b"HTTP/1.1 200").then_some(())
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
     };
-    tokio::time::timeout(LOOK, ask).await.is_ok_and(|answer| answer.is_some())
+    tokio::time::timeout(deadline, ask).await.ok().flatten()
+}
+
+/// Whether an HTTP GET of `path` is answered 200.
+pub async fn http_ok(address: SocketAddr, path: &str) -> bool {
+    http_get(address, path, LOOK).await.is_some_and(|(status, _)| status == 200)
 }

@@ -1,14 +1,13 @@
 //! The books: each delivery that was taken on ends in exactly one way.
 
 use cluster_tests::client::{Client, Options, Protocol, Ticket};
+use cluster_tests::metrics::Metrics;
 use cluster_tests::raw;
 use fulmar_mqtt::{Packet, QoS, Version};
 use rand::prelude::*;
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 
-use crate::support::{
-    Metrics, OPEN, PROTOCOLS, SOON, Server, client, persistent, raw_client, raw_connect, raw_subscribe, seed,
-};
+use crate::support::{OPEN, PROTOCOLS, SOON, Server, client, persistent, raw_client, raw_connect, raw_subscribe, seed};
 
 /// What is taken on is delivered, expired, dropped for a reason, or still open.
 fn balance(metrics: &Metrics, qos: &str) -> (u64, u64) {

@@ -211,6 +211,7 @@ async fn the_written_configuration_serves_by_itself() {
         probes: node.probes,
         env: Vec::new(),
         output_dir: dir.path().to_owned(),
+        binary: None,
     };
     let mut by_us = Node::serve(options).await.unwrap();
     raw_client(node.mqtt, Version::V5, "a").await;

@@ -6,6 +6,7 @@
 
 mod books;
 mod dev;
+mod durability;
 mod hostile;
 mod protocol;
 mod serve;

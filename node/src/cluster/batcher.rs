@@ -116,13 +116,12 @@ impl Batcher {
         let bytes = commands.iter().map(weight).sum();
         let mut queue = self.queue.lock();
         if queue.closed {
-            drop(queue);
-            reply(Err(Error::Stopped));
+            // Not told: what was proposed before is not answered yet, and answers keep their order.
             return;
         }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         queue.proposals.push_back(Pending { commands, bytes, reply });
         drop(queue);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.work.notify_one();
     }
 
@@ -180,8 +179,14 @@ impl Batcher {
         let (mut commands, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
         if !queue.settlements.is_empty() {
             // First, while the epochs that they name are still current.
-            queue.settle_by = None;
-            let mut settlements: Vec<Settlement> = queue.settlements.drain().map(|(_, one)| one).collect();
+            let mut settlements: Vec<Settlement> = if queue.settlements.len() <= SETTLEMENTS_MAX {
+                queue.settle_by = None;
+                queue.settlements.drain().map(|(_, one)| one).collect()
+            } else {
+                // The rest is for the next batch, at once.
+                let some: Vec<SessionKey> = queue.settlements.keys().take(SETTLEMENTS_MAX).cloned().collect();
+                some.iter().filter_map(|key| queue.settlements.remove(key)).collect()
+            };
             settlements.sort_unstable_by_key(|settlement| settlement.epoch);
             commands.push(Command::Settle(settlements));
         }
@@ -217,8 +222,7 @@ impl Batcher {
         if ended.is_err() {
             self.queue.lock().closed = true;
             stream.core.fail_all(Error::Stopped);
-            let left = std::mem::take(&mut self.queue.lock().proposals);
-            left.into_iter().for_each(|pending| (pending.reply)(Err(Error::Stopped)));
+            self.queue.lock().proposals.clear();
             fatal("the replicated log has stopped");
         }
         stopped.send_replace(true);

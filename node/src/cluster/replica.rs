@@ -30,8 +30,8 @@ pub enum Error {
 /// What commands came to, in their order.
 pub type Committed = Result<Vec<Outcome>, Error>;
 
-/// Told once, after the commands are applied and their effects carried out, and before anything later is applied. It
-/// must not wait, nor propose and wait.
+/// Told once, after the commands are applied and their effects carried out, and before anything later is applied; in the
+/// order of the proposals. Never, if the log stops or was closed before. It must not wait, nor propose and wait.
 pub type Reply = Box<dyn FnOnce(Committed) + Send>;
 
 /// Who carries out what applying commands asks of this node.
@@ -188,6 +188,7 @@ pub struct Figures {
     /// Of commands that wait to be proposed.
     pub backlog_bytes: u64,
     pub snapshots: u64,
+    pub snapshots_failed: u64,
     /// Of the newest snapshot.
     pub snapshot_bytes: u64,
     pub snapshot_ms: u64,
@@ -310,6 +311,7 @@ impl Replica {
             sync_us_max: log.sync_micros_max.load(Ordering::Relaxed),
             backlog_bytes: self.batcher.bytes() as u64,
             snapshots: snapshots.written.load(Ordering::Relaxed),
+            snapshots_failed: snapshots.failed.load(Ordering::Relaxed),
             snapshot_bytes: snapshots.bytes.load(Ordering::Relaxed),
             snapshot_ms: snapshots.took_ms.load(Ordering::Relaxed),
             disk_low: self.disk_low.load(Ordering::Relaxed),

@@ -92,7 +92,7 @@ pub async fn start(
     let core = Core::new(node, generation, state);
     let machine = Machine::new(core.clone(), snapshots, cluster, origin);
     let shelf = machine.shelf();
-    let raft = Raft::new(node.0, config(), NoPeers, LogStore::new(log.clone()), machine).await;
+    let raft = Raft::new(node.0, config(), NoPeers, LogStore::new(log.clone(), fatal.clone()), machine).await;
     let raft = raft.map_err(|error| failed(&error))?;
     let last = log.last().map(|last| last.index);
     if !raft.is_initialized().await.map_err(|error| failed(&error))? {

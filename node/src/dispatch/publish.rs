@@ -97,11 +97,12 @@ pub struct Durable {
 }
 
 impl Dispatch {
-    /// Asks once for each publication, before it is offered.
+    /// Asks once for each publication, before it is offered. `received`: its packet id joins a receive set, so that the
+    /// log takes it in any case.
     #[must_use]
-    pub fn admit(&self, routes: &Routes, publication: &Publication) -> Admission {
+    pub fn admit(&self, routes: &Routes, publication: &Publication, received: bool) -> Admission {
         let matched = routes.durable_for(publication);
-        if !matched && !publication.retain {
+        if !matched && !publication.retain && !received {
             return Admission::Open;
         }
         if publication.payload.len() > self.durable_payload_bytes_max {
@@ -123,7 +124,7 @@ impl Dispatch {
 
     /// What the log must have of a run: durable matches, retained messages, QoS 2 packet ids of persistent sessions.
     #[must_use]
-    pub fn durable(&self, routes: &Routes, offers: &[Offer]) -> Durable {
+    pub fn durable(&self, publisher: &Receiver, routes: &Routes, offers: &[Offer]) -> Durable {
         let mut durable = Durable::default();
         for (at, offer) in offers.iter().enumerate() {
             let publication = &offer.publication;
@@ -136,7 +137,10 @@ impl Dispatch {
             let retained = publication.retain && publication.qos != QoS::AtMostOnce;
             let command = if routes.durable_for(publication) || offer.received.is_some() || retained {
                 let received = offer.received.clone();
-                Command::Publish(Box::new(PublishCommand { publication: publication.clone(), received, only: None }))
+                // Detached: the log remembers it for a while, and must not pin what it was read with.
+                let publication = Arc::new(publication.detached());
+                let epoch = Some(publisher.epoch());
+                Command::Publish(Box::new(PublishCommand { publication, received, only: None, epoch }))
             } else if publication.retain {
                 Command::SetRetained(Arc::new(publication.detached()))
             } else {

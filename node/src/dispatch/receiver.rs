@@ -1,5 +1,6 @@
 //! A connected session as publishers and its own connection see it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -7,6 +8,7 @@ use bytes::BytesMut;
 use fulmar_broker::outbound::{DropReason, Orphan, Outbound, REPLAY_QUEUED_MAX, STALL_MS_MAX, Waiter};
 use fulmar_broker::retained::Retained;
 use fulmar_broker::session::Token;
+use fulmar_broker::state::command::Subscription;
 use fulmar_broker::{Epoch, Now, SessionKey};
 use fulmar_mqtt::packet::{Disconnect, ReasonProperties};
 use fulmar_mqtt::{Packet, ReasonCode, Version, encode};
@@ -36,6 +38,9 @@ pub trait Port: Send + Sync {
     fn close(&self, reason: ReasonCode);
 }
 
+/// Subscriptions, with the retained messages as of their commits.
+type Queueing = VecDeque<(Subscription, Retained)>;
+
 /// See the module. Shared by the session's actor, its connection, the routes, and the publishers that wait for it.
 pub struct Receiver {
     id: u64,
@@ -45,6 +50,8 @@ pub struct Receiver {
     port: OnceLock<Box<dyn Port>>,
     outbound: Mutex<Outbound>,
     replays: Mutex<Option<Box<Replay>>>,
+    /// Subscriptions whose retained messages are still to be queued, while somebody queues them.
+    queueing: Mutex<Option<Box<Queueing>>>,
     /// Wakes the connection: something to write, room for a batch, a new deadline.
     waker: AtomicWaker,
     signalled: AtomicBool,
@@ -71,6 +78,7 @@ impl Receiver {
             port: OnceLock::new(),
             outbound: Mutex::new(outbound),
             replays: Mutex::new(None),
+            queueing: Mutex::new(None),
             waker: AtomicWaker::new(),
             signalled: AtomicBool::new(false),
             batches: AtomicU32::new(0),
@@ -119,6 +127,10 @@ impl Receiver {
 
     pub(super) fn replays(&self) -> MutexGuard<'_, Option<Box<Replay>>> {
         self.replays.lock()
+    }
+
+    pub(super) fn queueing(&self) -> MutexGuard<'_, Option<Box<Queueing>>> {
+        self.queueing.lock()
     }
 
     /// Has the connection look again.

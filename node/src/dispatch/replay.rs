@@ -38,15 +38,20 @@ struct Walk {
 }
 
 impl Dispatch {
-    /// Begins to send the retained messages that match a new subscription, as of its commit where that is known.
+    /// Begins to send the retained messages that match a new subscription. `as_of`: those of its commit, for what goes
+    /// through the durable queue.
     pub fn replay(self: &Arc<Self>, receiver: &Arc<Receiver>, subscription: Subscription, as_of: Option<&Retained>) {
         self.replay_sys(receiver, &subscription);
-        let copy = as_of.cloned().unwrap_or_else(|| self.replica.read().retained().clone());
+        if let Some(as_of) = as_of.filter(|as_of| !as_of.is_empty())
+            && receiver.persistent()
+            && subscription.options.qos != QoS::AtMostOnce
+        {
+            self.queue_later(receiver, subscription.clone(), as_of.clone());
+        }
+        // For live messages the route stands by now: what was set since the commit must be in the copy.
+        let copy = self.replica.read().retained().clone();
         if copy.is_empty() {
             return;
-        }
-        if receiver.persistent() && subscription.options.qos != QoS::AtMostOnce {
-            tokio::spawn(self.clone().queue_retained(receiver.clone(), subscription.clone(), copy.clone()));
         }
         let mut replays = receiver.replays();
         let taken_at_ms = self.now().mono_ms;
@@ -106,10 +111,46 @@ impl Dispatch {
         true
     }
 
+    /// Adds to what is queued for a persistent session, one subscription after the other.
+    fn queue_later(self: &Arc<Self>, receiver: &Arc<Receiver>, subscription: Subscription, copy: Retained) {
+        let mut queueing = receiver.queueing();
+        let begin = queueing.is_none();
+        let waiting = queueing.get_or_insert_default();
+        // Subscribed to again, it begins anew.
+        waiting.retain(|(earlier, _)| earlier.filter != subscription.filter);
+        waiting.push_back((subscription, copy));
+        drop(queueing);
+        if begin {
+            tokio::spawn(self.clone().queue_all(receiver.clone()));
+        }
+    }
+
+    async fn queue_all(self: Arc<Self>, receiver: Arc<Receiver>) {
+        loop {
+            let next = {
+                let mut queueing = receiver.queueing();
+                let next = queueing.as_mut().and_then(|waiting| waiting.pop_front());
+                if next.is_none() {
+                    *queueing = None;
+                }
+                next
+            };
+            let Some((subscription, copy)) = next else { return };
+            self.queue_retained(&receiver, &subscription, &copy).await;
+        }
+    }
+
+    /// Whether the session's queue is so full that a page need not be tried.
+    fn queue_full(&self, receiver: &Receiver) -> bool {
+        let state = self.replica.read();
+        let entries = state.session(receiver.key()).map_or(0, |session| session.queue_entries);
+        entries >= state.limits().queue_entries_max as usize / 2 && entries > 0
+    }
+
     /// Queues the retained messages of QoS > 0 for a persistent session, page by page, so that they survive its
     /// connection. A page that its queue cannot hold yet waits until the client has taken some. With the connection
     /// ends the replay; what is left is not queued, and that is said.
-    async fn queue_retained(self: Arc<Self>, receiver: Arc<Receiver>, subscription: Subscription, copy: Retained) {
+    async fn queue_retained(&self, receiver: &Receiver, subscription: &Subscription, copy: &Retained) {
         let mut after = None;
         loop {
             let page = copy.walk(&subscription.filter, after.as_ref(), STEPS_MAX);
@@ -125,6 +166,9 @@ impl Dispatch {
                     topics: topics.to_vec(),
                 };
                 loop {
+                    while self.queue_full(receiver) && !receiver.outbound().closed() {
+                        tokio::time::sleep(QUEUE_FULL_RETRY).await;
+                    }
                     let queued = self.replica.commit(vec![Command::ReplayRetained(Box::new(replay.clone()))]).await;
                     match queued.as_deref() {
                         Ok([Outcome::Published { .. }]) => break,

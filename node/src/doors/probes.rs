@@ -147,6 +147,7 @@ fn readings(dispatch: &Dispatch) -> Vec<Reading> {
         Reading::new("log_sync_us", "Microseconds that they took together", log.sync_us),
         Reading::new("log_sync_us_max", "Microseconds that the longest took", log.sync_us_max),
         Reading::new("snapshots", "Snapshots written since the start", log.snapshots),
+        Reading::new("snapshots_failed", "Snapshots that could not be written", log.snapshots_failed),
         Reading::new("snapshot_bytes", "Bytes of the newest snapshot", log.snapshot_bytes),
         Reading::new("snapshot_ms", "Milliseconds that writing it took", log.snapshot_ms),
         Reading::new("disk_low", "Whether durable publishes are refused for want of disk space", log.disk_low.into()),

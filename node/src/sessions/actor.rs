@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use fulmar_broker::outbound::DropReason;
 use fulmar_broker::retained::Retained;
-use fulmar_broker::session::{Input, Output, PAUSE_MS_MAX, Session, Token};
+use fulmar_broker::session::{Input, Output, Session, Token};
 use fulmar_broker::state::command::{Command, Release};
 use fulmar_broker::{Now, Publication};
 use fulmar_mqtt::{DecodeError, Decoded, Packet, QoS, ReasonCode, Version, encode};
@@ -99,6 +99,12 @@ pub struct State {
     awaiting: VecDeque<Step>,
     /// Publications among them.
     awaited_offers: usize,
+    /// Those of QoS 0 among them.
+    awaited_qos_0: usize,
+    /// A publication was refused that MQTT 3.x has no word for: the connection ends.
+    unsayable: bool,
+    /// What ends the connection in the log, behind everything that is awaited.
+    last: Option<Release>,
     /// Why the queue is not carried out further.
     hold: Hold,
     /// Batches whose permits are kept while nothing more should be read.
@@ -142,6 +148,9 @@ impl Actor for SessionActor {
             queue: VecDeque::new(),
             awaiting: VecDeque::new(),
             awaited_offers: 0,
+            awaited_qos_0: 0,
+            unsayable: false,
+            last: None,
             hold: Hold::Nothing,
             kept_permits: 0,
             released: false,
@@ -227,6 +236,7 @@ impl State {
         }
         if self.awaiting.is_empty() {
             self.awaiting = VecDeque::new();
+            self.propose_last();
         }
         let room = matches!(self.hold, Hold::Room(_)).then(|| work.now.mono_ms + ROOM_EVERY_MS);
         self.receiver.set_deadline_ms(if self.hold == Hold::Nothing { self.session.deadline() } else { room });
@@ -295,12 +305,13 @@ impl State {
         {
             self.carry_out(output, work);
         }
-        if self.hold != Hold::Nothing
-            && let Some(at) = self.queue.iter().position(|output| *output == Output::Send(Packet::PingResp))
-            && let Some(Output::Send(pong)) = self.queue.remove(at)
-        {
-            // Nothing is ordered by a ping, and it is how a client sees that the node lives.
-            self.send(&pong, work);
+        if self.hold != Hold::Nothing {
+            // What answers earlier packets, and pings, is in order anyhow.
+            let (answers, rest) = std::mem::take(&mut self.queue).into_iter().partition(is_answer);
+            self.queue = rest;
+            for answer in answers {
+                self.carry_out(answer, work);
+            }
         }
     }
 
@@ -369,7 +380,12 @@ impl State {
     /// goes back, and holds what follows, until there is some or it has waited for too long.
     fn offer(&mut self, token: Option<Token>, publication: Publication, packet_id: u16, work: &mut Work) {
         let routes = self.dispatch.routes_cached(&mut self.cache, work.versions, &publication.topic);
-        let (refused, may_wait) = match self.dispatch.admit(&routes, &publication) {
+        let at_most_once = publication.qos == QoS::AtMostOnce;
+        if self.unsayable && !at_most_once {
+            return; // behind one that was refused without a word nothing is taken: the client sends both again, in order
+        }
+        let remembered = self.session.persistent() && publication.qos == QoS::ExactlyOnce;
+        let (refused, may_wait) = match self.dispatch.admit(&routes, &publication, remembered) {
             Admission::Open => (None, false),
             Admission::Congested => (Some(ReasonCode::QuotaExceeded), true),
             // MQTT 3.x has no word for it: the acknowledgement is withheld, and the client not read.
@@ -383,29 +399,16 @@ impl State {
             return;
         }
         work.gives_up = false;
+        self.unsayable |= refused.is_some() && !at_most_once && self.session.version() != Version::V5;
         if work.routes.as_ref().is_some_and(|current| !Arc::ptr_eq(current, &routes)) {
             self.route_run(work);
         }
         work.routes = Some(routes);
-        let received = (self.session.persistent() && publication.qos == QoS::ExactlyOnce)
-            .then(|| (self.receiver.key().clone(), self.receiver.epoch(), packet_id));
+        let received = remembered.then(|| (self.receiver.key().clone(), self.receiver.epoch(), packet_id));
         work.run_bytes += publication.bytes();
         work.run.push(Offer { publication: Arc::new(publication), token, received, refused });
         if work.run_bytes >= PROPOSAL_BYTES_MAX {
             self.route_run(work);
-        }
-    }
-
-    /// Tries the publication that found no room again, the last time once it has waited for as long as a client may be.
-    fn look_for_room(&mut self, work: &mut Work) {
-        if let Hold::Room(since_ms) = self.hold {
-            self.hold = Hold::Nothing;
-            self.session.heard(work.now);
-            work.gives_up = work.now.mono_ms.saturating_sub(since_ms) >= PAUSE_MS_MAX;
-            self.carry_out_all(work);
-            if let Hold::Room(at_ms) = &mut self.hold {
-                *at_ms = since_ms;
-            }
         }
     }
 
@@ -414,15 +417,18 @@ impl State {
         let Some(routes) = work.routes.take() else { return };
         work.run_bytes = 0;
         let run = std::mem::take(&mut work.run);
-        let Durable { commands, of } = self.dispatch.durable(&routes, &run);
+        let Durable { commands, of } = self.dispatch.durable(&self.receiver, &routes, &run);
+        let qos_0 = run.iter().filter(|offer| offer.publication.qos == QoS::AtMostOnce).count();
         if !commands.is_empty() {
             self.awaited_offers += run.len();
+            self.awaited_qos_0 += qos_0;
             self.propose(commands, Step::Run { run, routes, proposed: Some(of) }, false);
-        } else if self.awaiting.is_empty() || run.iter().all(|offer| offer.publication.qos == QoS::AtMostOnce) {
+        } else if self.awaiting.is_empty() || (qos_0 == run.len() && self.awaited_qos_0 == 0) {
             self.deliver(&run, &routes, &[], Ok(Vec::new()), work);
         } else {
             // Within a QoS the order of a topic is that in which it was published [v5 MQTT-4.6.0-6].
             self.awaited_offers += run.len();
+            self.awaited_qos_0 += qos_0;
             self.awaiting.push_back(Step::Run { run, routes, proposed: None });
         }
     }
@@ -463,16 +469,8 @@ impl State {
         self.dispatch.unregister(&self.receiver);
         self.dispatch.metrics().sessions_connected.dec();
         if !taken_over {
-            let release = Release { key, epoch, discard_will, expiry_s, sent_below };
-            let key = self.receiver.key().clone();
-            self.dispatch.replica().propose(
-                vec![Command::Release(release)],
-                Box::new(move |committed| {
-                    if let Err(error) = committed {
-                        tracing::error!(%key, %error, "end of connection not committed");
-                    }
-                }),
-            );
+            // Behind what it published: a will comes after the client's own last words.
+            self.last = Some(Release { key, epoch, discard_will, expiry_s, sent_below });
         }
     }
 }
@@ -480,7 +478,13 @@ impl State {
 impl Drop for State {
     fn drop(&mut self) {
         self.release(false, None, false, Some(DropReason::SessionEnded));
+        self.propose_last();
     }
+}
+
+fn is_answer(output: &Output) -> bool {
+    let Output::Send(packet) = output else { return false };
+    matches!(packet, Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_) | Packet::PingResp)
 }
 
 fn is_ack(packet: &Packet) -> bool {

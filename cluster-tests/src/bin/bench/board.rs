@@ -10,14 +10,21 @@ use tokio::sync::Notify;
 
 use crate::payload::Header;
 
+/// A message that is not acknowledged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Underway {
+    pub(crate) sequence: u64,
+    pub(crate) due_ns: u64,
+}
+
 /// A publisher's side.
 #[derive(Default)]
 pub(crate) struct Lane {
     pub(crate) topic: String,
     pub(crate) sent: Cell<u64>,
     pub(crate) acknowledged: Cell<u64>,
-    /// Packet id to sequence of what is not acknowledged.
-    pub(crate) inflight: RefCell<BTreeMap<u16, u64>>,
+    /// By packet id, what is not acknowledged.
+    pub(crate) inflight: RefCell<BTreeMap<u16, Underway>>,
     /// Sequences that the broker refused by name.
     pub(crate) refused: RefCell<Vec<u64>>,
     /// Wakes the publisher: its receivers have caught up, or the run ends.
@@ -49,6 +56,8 @@ pub(crate) struct Board {
     /// Latencies of messages due from here to there (monotonic clock).
     pub(crate) measured: Cell<(u64, u64)>,
     pub(crate) latency: RefCell<Histogram>,
+    /// The same, until PUBACK or PUBCOMP came.
+    pub(crate) ack_latency: RefCell<Histogram>,
 }
 
 impl Board {
@@ -74,6 +83,7 @@ impl Board {
             delivered: Cell::new(0),
             measured: Cell::new((u64::MAX, u64::MAX)),
             latency: RefCell::default(),
+            ack_latency: RefCell::default(),
         }
     }
 
@@ -90,11 +100,20 @@ impl Board {
         }
         self.lanes[lane].advance(before, sequence.next());
         self.delivered.set(self.delivered.get() + 1);
-        let (from, to) = self.measured.get();
-        if (from..to).contains(&header.due_ns) {
-            self.latency.borrow_mut().record(now_ns.saturating_sub(header.due_ns));
-        }
+        self.record(&self.latency, header.due_ns, now_ns);
         true
+    }
+
+    /// Books the end of a publisher's exchange.
+    pub(crate) fn acknowledge(&self, due_ns: u64, now_ns: u64) {
+        self.record(&self.ack_latency, due_ns, now_ns);
+    }
+
+    fn record(&self, histogram: &RefCell<Histogram>, due_ns: u64, now_ns: u64) {
+        let (from, to) = self.measured.get();
+        if (from..to).contains(&due_ns) {
+            histogram.borrow_mut().record(now_ns.saturating_sub(due_ns));
+        }
     }
 
     /// How far all receivers of a lane are.
@@ -136,7 +155,7 @@ impl Board {
             books.acknowledged += lane.acknowledged.get();
             books.refused += lane.refused.borrow().len() as u64;
             let mut excused = lane.refused.borrow().clone();
-            excused.extend(lane.inflight.borrow().values());
+            excused.extend(lane.inflight.borrow().values().map(|underway| underway.sequence));
             for receiver in &lane.receivers {
                 let receiver = &self.receivers[*receiver];
                 let sequence = &receiver.sequences.borrow()[index - receiver.first];
@@ -191,7 +210,7 @@ mod tests {
         let board = Board::new(vec!["t/0".into(), "t/1".into()], filters, QoS::AtLeastOnce);
         board.lanes[0].sent.set(3);
         board.lanes[1].sent.set(2);
-        board.lanes[1].inflight.borrow_mut().insert(9, 1);
+        board.lanes[1].inflight.borrow_mut().insert(9, Underway { sequence: 1, due_ns: 5 });
         for (receiver, publisher, sequence) in [(0, 0, 0), (0, 0, 2), (0, 1, 0), (1, 1, 0), (1, 1, 0), (0, 0, 1)] {
             assert!(board.arrive(&board.receivers[receiver], header(publisher, sequence), 10));
         }

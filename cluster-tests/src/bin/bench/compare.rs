@@ -163,11 +163,23 @@ fn entries(quick: bool, version: Version) -> Vec<Entry> {
                 count: 64,
                 seconds: if quick { 1.5 } else { 5.0 },
                 warmup: if quick { 0.3 } else { 1.0 },
+                persistent: false,
             }),
             promises: vec![
                 Promise { least: Some(25_000.0), ..Promise::of(CONNECTS) },
                 Promise { most: Some(40.0), ..Promise::of(CONNECT_CPU) },
             ],
+        },
+        Entry {
+            name: "connects, resumed",
+            scenario: Scenario::Connects(ConnectsOptions {
+                target: TargetOptions::unused(version),
+                count: 64,
+                seconds: if quick { 1.5 } else { 5.0 },
+                warmup: if quick { 0.3 } else { 1.0 },
+                persistent: true,
+            }),
+            promises: vec![Promise::of(CONNECTS), Promise::of(CONNECT_CPU)],
         },
         Entry {
             name: if quick { "idle, 1,000" } else { "idle, 10,000" },

@@ -125,6 +125,7 @@ struct Turnstile {
 
 pub(crate) async fn connects(options: &ConnectsOptions, target: &Target) -> Result<Report> {
     let turnstile = Rc::new(Turnstile::default());
+    let persistent = options.persistent;
     let workers = (0..options.count).map(|worker| {
         let (turnstile, address, version) = (turnstile.clone(), target.address, target.version);
         tokio::task::spawn_local(async move {
@@ -132,7 +133,10 @@ pub(crate) async fn connects(options: &ConnectsOptions, target: &Target) -> Resu
             while !turnstile.stop.get() {
                 let number = turnstile.started.replace(turnstile.started.get() + 1);
                 let start_ns = monotonic_ns();
-                let (mut link, _) = Link::open(address, version, spread(number), &id).await?;
+                let (mut link, _) = match persistent {
+                    true => Link::open_persistent(address, version, spread(number), &id).await?,
+                    false => Link::open(address, version, spread(number), &id).await?,
+                };
                 if turnstile.measures.get() {
                     turnstile.latency.borrow_mut().record(monotonic_ns() - start_ns);
                 }
@@ -162,9 +166,10 @@ pub(crate) async fn connects(options: &ConnectsOptions, target: &Target) -> Resu
     }
     let latency = Latency::of(&turnstile.latency.borrow());
     Ok(Report {
-        scenario: "connects".into(),
+        scenario: if persistent { "connects-persistent".into() } else { "connects".into() },
         broker: target.name.clone(),
         parameters: json!({
+            "persistent": persistent,
             "count": options.count,
             "seconds": options.seconds,
             "warmup_s": options.warmup,

@@ -30,11 +30,15 @@ const CONNECTIONS_PER_SOURCE: u32 = 20_000;
 /// Seconds. Longer than any run: the driver sends no PINGREQ.
 const KEEP_ALIVE_S: u16 = 3_600;
 
+/// Longer than any run.
+const SESSION_EXPIRY_S: u32 = 86_400;
+
 /// A publish to be written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outgoing<'a> {
     pub(crate) topic: &'a str,
     pub(crate) qos: QoS,
+    pub(crate) retain: bool,
     pub(crate) packet_id: u16,
     pub(crate) payload: &'a Bytes,
 }
@@ -49,14 +53,33 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Connects; `index` spreads many connections over source addresses.
+    /// Connects with a session that ends with the connection; `index` spreads many connections over source addresses.
     pub(crate) async fn open(address: SocketAddr, version: Version, index: u32, id: &str) -> Result<(Link, ConnAck)> {
-        let source = index / CONNECTIONS_PER_SOURCE;
-        let open = Link::connect(address, version, source, id);
+        Link::open_as(address, index, raw::connect(version, id)).await
+    }
+
+    /// As [`Link::open`], with a session that stays.
+    pub(crate) async fn open_persistent(
+        address: SocketAddr,
+        version: Version,
+        index: u32,
+        id: &str,
+    ) -> Result<(Link, ConnAck)> {
+        let mut connect = Connect { clean_start: false, ..raw::connect(version, id) };
+        if version == Version::V5 {
+            connect.properties.session_expiry_s = Some(SESSION_EXPIRY_S);
+        }
+        Link::open_as(address, index, connect).await
+    }
+
+    async fn open_as(address: SocketAddr, index: u32, connect: Connect) -> Result<(Link, ConnAck)> {
+        let id = connect.client_id.clone();
+        let open = Link::connect(address, index / CONNECTIONS_PER_SOURCE, connect);
         timeout(HANDSHAKE, open).await.context("no CONNACK in time")?.with_context(|| format!("client {id}"))
     }
 
-    async fn connect(address: SocketAddr, version: Version, source: u32, id: &str) -> Result<(Link, ConnAck)> {
+    async fn connect(address: SocketAddr, source: u32, connect: Connect) -> Result<(Link, ConnAck)> {
+        let version = connect.version;
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if source > 0 && address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
             sys::bind_address_no_port(&socket)?;
@@ -69,7 +92,7 @@ impl Link {
         decoder.set_version(version);
         let (input, output, nothing) = (BytesMut::new(), BytesMut::new(), ForwardProperties::default());
         let mut link = Link { stream, version, decoder, input, output, nothing };
-        let connect = Connect { keep_alive_s: KEEP_ALIVE_S, ..raw::connect(version, id) };
+        let connect = Connect { keep_alive_s: KEEP_ALIVE_S, ..connect };
         link.push(&Packet::Connect(Box::new(connect)))?;
         match link.answer().await? {
             Packet::ConnAck(connack) if !connack.reason.is_error() => Ok((link, *connack)),
@@ -96,7 +119,7 @@ impl Link {
         let publish = PublishRef {
             dup: false,
             qos: message.qos,
-            retain: false,
+            retain: message.retain,
             topic: message.topic,
             packet_id: message.packet_id,
             topic_alias: None,

@@ -45,6 +45,11 @@ pub(crate) enum Shape {
     FanOut,
     FanIn,
     OpenLoop,
+    /// Persistent subscribers, each of its share of the publishers.
+    Durable {
+        subscribers: usize,
+        open_loop: bool,
+    },
 }
 
 impl Shape {
@@ -54,6 +59,8 @@ impl Shape {
             Shape::FanOut => "fan-out",
             Shape::FanIn => "fan-in",
             Shape::OpenLoop => "open-loop",
+            Shape::Durable { open_loop: false, .. } => "durable",
+            Shape::Durable { open_loop: true, .. } => "durable-open-loop",
         }
     }
 
@@ -65,13 +72,28 @@ impl Shape {
             }
             Shape::FanOut => Board::new(topics(1), vec![("b/0".to_owned(), 0, 1); count], qos),
             Shape::FanIn => Board::new(topics(count), vec![("b/+".to_owned(), 0, count)], qos),
+            Shape::Durable { subscribers, .. } => {
+                let (name, first) = (self.name(), |subscriber: usize| subscriber * count / subscribers);
+                let topics = (0..subscribers).flat_map(|subscriber| {
+                    (first(subscriber)..first(subscriber + 1)).map(move |index| format!("{name}/{subscriber}/{index}"))
+                });
+                let filters = (0..subscribers).map(|subscriber| {
+                    let count = first(subscriber + 1) - first(subscriber);
+                    (format!("{name}/{subscriber}/+"), first(subscriber), count)
+                });
+                Board::new(topics.collect(), filters.collect(), qos)
+            }
         }
+    }
+
+    fn has_rate(self) -> bool {
+        matches!(self, Shape::OpenLoop | Shape::Durable { open_loop: true, .. })
     }
 }
 
 pub(crate) async fn measure(shape: Shape, options: &LoadOptions, target: &Target) -> Result<Report> {
     let board = Rc::new(shape.board(options.count as usize, options.qos));
-    let subscribers = start_subscribers(&board, target).await?;
+    let subscribers = start_subscribers(shape, &board, target).await?;
     let publishers = start_publishers(shape, &board, options, target).await?;
     let watchdog = tokio::task::spawn_local(forgive(board.clone()));
 
@@ -120,6 +142,7 @@ pub(crate) async fn measure(shape: Shape, options: &LoadOptions, target: &Target
         reordered: Some(books.reordered),
         msgs_per_s: Some((delivered_measured as f64 / measured_s).round()),
         latency_us: latency,
+        ack_latency_us: Latency::of(&board.ack_latency.borrow()),
         broker_cpu_us_per_delivered: us_per(spent.broker, delivered_paid).map(round),
         broker_cpu_share: spent.broker.map(|cpu| round(cpu.as_secs_f64() / spent.wall.as_secs_f64())),
         broker_rss_bytes: rss_bytes,
@@ -143,16 +166,26 @@ fn parameters(shape: Shape, options: &LoadOptions, target: &Target) -> serde_jso
         "warmup_s": options.warmup,
         "seconds": options.seconds,
     });
-    if shape == Shape::OpenLoop {
+    if shape.has_rate() {
         parameters["rate_per_s"] = options.rate.into();
+    }
+    if let Shape::Durable { subscribers, .. } = shape {
+        parameters["subscribers"] = subscribers.into();
     }
     parameters
 }
 
-async fn start_subscribers(board: &Rc<Board>, target: &Target) -> Result<Vec<JoinHandle<Result<()>>>> {
+async fn start_subscribers(shape: Shape, board: &Rc<Board>, target: &Target) -> Result<Vec<JoinHandle<Result<()>>>> {
     let mut tasks = Vec::new();
     for (index, receiver) in board.receivers.iter().enumerate() {
-        let (mut link, _) = Link::open(target.address, target.version, index as u32, &format!("s{index}")).await?;
+        let (address, version, source) = (target.address, target.version, index as u32);
+        let (mut link, _) = match shape {
+            // Runs of both kinds on one node: what the one leaves unacknowledged is not the other's.
+            Shape::Durable { .. } => {
+                Link::open_persistent(address, version, source, &format!("{}-s{index}", shape.name())).await?
+            }
+            _ => Link::open(address, version, source, &format!("s{index}")).await?,
+        };
         link.subscribe(&receiver.filter, board.qos).await?;
         tasks.push(tokio::task::spawn_local(subscriber::run(board.clone(), index, link)));
     }
@@ -177,12 +210,11 @@ async fn start_publishers(
     phases.shuffle(&mut StdRng::seed_from_u64(options.seed));
     let first_ns = monotonic_ns() + 10_000_000;
     let tasks = links.into_iter().zip(phases).enumerate().map(|(index, ((link, connack), phase))| {
-        let (pace, wanted, undelivered) = match shape {
-            Shape::OpenLoop => {
-                let start_ns = first_ns + phase * interval_ns / count;
-                (Pace::Rate { start_ns, interval_ns }, u16::MAX - 1, None)
-            }
-            _ => (Pace::Window, options.window(), options.undelivered()),
+        let (pace, wanted, undelivered) = if shape.has_rate() {
+            let start_ns = first_ns + phase * interval_ns / count;
+            (Pace::Rate { start_ns, interval_ns }, u16::MAX - 1, None)
+        } else {
+            (Pace::Window, options.window(), options.undelivered())
         };
         // [v5 3.2.2.3.3] The server's receive maximum bounds us; QoS 0 is not counted.
         let allowed = match (target.version, options.qos) {

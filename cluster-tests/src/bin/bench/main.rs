@@ -4,13 +4,16 @@
 mod board;
 mod compare;
 mod connections;
+mod durable;
 mod link;
 mod load;
 mod measure;
 mod options;
+mod own;
 mod payload;
 mod publisher;
 mod report;
+mod restart;
 mod subscriber;
 mod table;
 
@@ -38,6 +41,8 @@ fn run(task: Task) -> Result<()> {
     sys::raise_fd_limit()?;
     match task {
         Task::Compare(options) => compare::run(&options),
+        Task::Durable(options) => on_one_thread(durable::run(&options)),
+        Task::Restart(options) => on_one_thread(restart::run(&options)),
         Task::Run(scenario) => {
             let report = on_one_thread(async {
                 let target = measure::Target::open(scenario.target()).await?;

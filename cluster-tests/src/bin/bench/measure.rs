@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use cluster_tests::harness::{Broker, DevOptions, Fulmar, Mosquitto};
+use cluster_tests::harness::{Broker, DevOptions, Fulmar, Mosquitto, Node};
 use cluster_tests::proc::{self, CpuMeter};
 use cluster_tests::sys;
 use fulmar_mqtt::Version;
@@ -36,6 +36,11 @@ impl Target {
                 _broker: None,
             }),
         }
+    }
+
+    /// A node of ours that somebody else holds.
+    pub(crate) fn of_node(node: &Node, version: Version) -> Target {
+        Target { name: "fulmar".into(), address: node.mqtt(), version, pid: Some(node.pid()), _broker: None }
     }
 
     /// Starts a fresh one.

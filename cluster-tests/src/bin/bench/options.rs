@@ -26,6 +26,10 @@ pub(crate) enum Task {
     Run(Scenario),
     /// Fulmar and mosquitto in turn, every scenario, medians and ratios
     Compare(CompareOptions),
+    /// QoS 1 to persistent sessions of one Fulmar, as fast as it goes and at half of that: the log and the disk too
+    Durable(DurableOptions),
+    /// One Fulmar with much in it: memory of each thing, snapshots, and how long it is away
+    Restart(RestartOptions),
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -131,6 +135,74 @@ pub(crate) struct ConnectsOptions {
     pub(crate) seconds: f64,
     #[arg(long, default_value_t = 1.0)]
     pub(crate) warmup: f64,
+    /// Sessions that stay, and are resumed by each connection after the first
+    #[arg(long)]
+    pub(crate) persistent: bool,
+}
+
+/// A Fulmar that the bench starts with a configuration of its own.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NodeOptions {
+    /// The fulmar binary to start; else FULMAR_BIN, else the one that cargo builds beside this program
+    #[arg(long)]
+    pub(crate) fulmar_bin: Option<PathBuf>,
+    /// Where the data lies, in a new directory that is removed afterwards; else among temporary files
+    #[arg(long)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Bytes that the log grows by before a snapshot is written
+    #[arg(long, default_value = "64MiB")]
+    pub(crate) log_bytes: String,
+    /// MQTT version: 4 (3.1.1) or 5
+    #[arg(long = "version", default_value = "4", value_parser = parse_version)]
+    pub(crate) version: Version,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DurableOptions {
+    #[command(flatten)]
+    pub(crate) node: NodeOptions,
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) publishers: u32,
+    /// Persistent subscribers, connected; each gets its share of the publishers' messages
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) subscribers: u32,
+    /// Unacknowledged messages of each publisher
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) window: u16,
+    /// Also bound what is undelivered per publisher
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) undelivered: Option<u64>,
+    /// Messages a second of the open loop; else half of what was reached
+    #[arg(long)]
+    pub(crate) rate: Option<u64>,
+    /// Length of each measured section
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) seconds: f64,
+    #[arg(long, default_value_t = 2.0)]
+    pub(crate) warmup: f64,
+    /// Bytes; the first 20 are the bench's own
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(HEADER_BYTES as i64..))]
+    pub(crate) payload: u32,
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RestartOptions {
+    #[command(flatten)]
+    pub(crate) node: NodeOptions,
+    /// Retained messages
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) retained: u64,
+    /// Persistent sessions with a subscription each, not connected
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) sessions: u64,
+    /// Messages that wait for these
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) queued: u64,
+    /// Bytes of each retained and queued message
+    #[arg(long, default_value_t = 100)]
+    pub(crate) payload: u32,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -9,7 +9,7 @@ use cluster_tests::sys::{Timer, monotonic_ns};
 use fulmar_mqtt::packet::Ack;
 use fulmar_mqtt::{Packet, QoS};
 
-use crate::board::{Board, Lane};
+use crate::board::{Board, Lane, Underway};
 use crate::link::{Link, Outgoing};
 use crate::payload::{Header, Payloads};
 
@@ -120,18 +120,18 @@ impl Publisher {
                 }
             }
             packet_id = self.packet_id;
-            inflight.insert(packet_id, sequence);
+            inflight.insert(packet_id, Underway { sequence, due_ns });
         }
         let payload = self.payloads.write(Header { publisher: self.index as u32, sequence, due_ns });
         lane.sent.set(sequence + 1);
-        self.link.publish(Outgoing { topic: &lane.topic, qos, packet_id, payload: &payload })
+        self.link.publish(Outgoing { topic: &lane.topic, qos, retain: false, packet_id, payload: &payload })
     }
 
     fn take(&mut self, packet: Packet) -> Result<()> {
         let lane = &self.board.lanes[self.index];
         match packet {
-            Packet::PubAck(ack) | Packet::PubComp(ack) => settle(lane, &ack),
-            Packet::PubRec(ack) if ack.reason.is_error() => settle(lane, &ack),
+            Packet::PubAck(ack) | Packet::PubComp(ack) => settle(&self.board, lane, &ack),
+            Packet::PubRec(ack) if ack.reason.is_error() => settle(&self.board, lane, &ack),
             Packet::PubRec(ack) => self.link.push(&Packet::PubRel(Ack::success(ack.packet_id)))?,
             Packet::PingResp => {}
             other => anyhow::bail!("a publisher got {other:?}"),
@@ -140,11 +140,12 @@ impl Publisher {
     }
 }
 
-fn settle(lane: &Lane, ack: &Ack) {
-    let Some(sequence) = lane.inflight.borrow_mut().remove(&ack.packet_id) else { return };
+fn settle(board: &Board, lane: &Lane, ack: &Ack) {
+    let Some(underway) = lane.inflight.borrow_mut().remove(&ack.packet_id) else { return };
     if ack.reason.is_error() {
-        lane.refused.borrow_mut().push(sequence);
+        lane.refused.borrow_mut().push(underway.sequence);
     } else {
+        board.acknowledge(underway.due_ns, monotonic_ns());
         lane.acknowledged.set(lane.acknowledged.get() + 1);
     }
 }

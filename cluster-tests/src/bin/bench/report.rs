@@ -33,6 +33,9 @@ pub(crate) struct Report {
     pub(crate) connects_per_s: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) latency_us: Option<Latency>,
+    /// From when a message was due to its PUBACK or PUBCOMP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ack_latency_us: Option<Latency>,
     /// User and system time of the broker in the measured section, and until its last message was delivered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) broker_cpu_us_per_delivered: Option<f64>,

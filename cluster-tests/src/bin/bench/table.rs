@@ -1,4 +1,4 @@
-//! The table that `bench compare` ends with.
+//! The tables that `bench compare` and runs of one broker end with.
 
 use std::fmt::Write;
 
@@ -102,12 +102,54 @@ pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     if values.len() % 2 == 1 { Some(upper) } else { Some((upper + values[values.len() / 2 - 1]) / 2.0) }
 }
 
+/// A row of the table of one broker: a figure's name, its values in one or more runs, and what is promised.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Row {
+    name: &'static str,
+    values: Vec<String>,
+    promised: String,
+    verdict: &'static str,
+}
+
+impl Row {
+    pub(crate) fn of(name: &'static str, values: &[String]) -> Row {
+        Row { name, values: values.to_vec(), ..Row::default() }
+    }
+
+    pub(crate) fn promised(self, promised: String, reached: bool) -> Row {
+        Row { promised, verdict: if reached { "reached" } else { "NOT REACHED" }, ..self }
+    }
+}
+
+/// The table of one broker.
+pub(crate) fn plain(rows: &[Row]) -> String {
+    let columns = rows.iter().map(|row| row.values.len()).max().unwrap_or(0);
+    let width = |text: &dyn Fn(&Row) -> usize| rows.iter().map(text).max().unwrap_or(0);
+    let name = width(&|row| row.name.chars().count());
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| width(&|row| row.values.get(column).map_or(0, |value| value.chars().count())))
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = format!("{:<name$}  ", row.name);
+        for (column, width) in widths.iter().enumerate() {
+            let value = row.values.get(column).map_or("", String::as_str);
+            // Writing to a String cannot fail.
+            let _ = write!(line, "{value:>width$}  ");
+        }
+        let _ = write!(line, "{}  {}", row.promised, row.verdict);
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
 fn shown(value: Option<f64>) -> String {
     value.map_or_else(|| "-".into(), figure)
 }
 
 /// Enough digits to compare, no more.
-fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
         size if size < 10.0 => format!("{value:.2}"),
@@ -146,6 +188,13 @@ mod tests {
         for (value, text) in cases {
             assert_eq!(figure(value), text);
         }
+    }
+
+    #[test]
+    fn rows_of_one_broker() {
+        let rows =
+            [Row::of("", &["fast".into()]), Row::of("rate", &["12".into(), "6".into()]).promised(">= 10".into(), true)];
+        assert_eq!(plain(&rows), "      fast\nrate    12  6  >= 10  reached\n");
     }
 
     #[test]

@@ -3,7 +3,6 @@
 pub(crate) mod tls;
 pub(crate) mod ws;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,15 +10,16 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use cluster_tests::client::{Client, Options, Protocol};
 use cluster_tests::harness::{DevOptions, Fulmar, Node, ServeOptions, free_port};
+use cluster_tests::metrics::Metrics;
 use cluster_tests::raw::{self, RawClient};
 use cluster_tests::{proc, wait_for};
 use fulmar_mqtt::packet::{ConnAck, Connect, Publish};
 use fulmar_mqtt::{Packet, QoS, ReasonCode, Version};
 use tempfile::TempDir;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, OnceCell};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 /// How long something that must come may take. Long, for machines that do much else; nothing is measured by it.
 pub(crate) const SOON: Duration = Duration::from_secs(15);
@@ -62,6 +62,7 @@ impl Server {
             probes: Some(at(8)),
             env: Vec::new(),
             output_dir: dir.path().to_owned(),
+            binary: None,
         };
         let node = Node::serve(options).await.unwrap();
         let probes = at(8);
@@ -86,7 +87,7 @@ impl Server {
     }
 
     pub(crate) async fn metrics(&self) -> Metrics {
-        Metrics::of(self.probes).await
+        Metrics::of(self.probes, SOON).await.unwrap()
     }
 
     /// Waits until a metric is as wanted.
@@ -174,43 +175,9 @@ impl Kit {
     }
 }
 
-/// The figures of `/metrics`, by name and labels as they are written.
-pub(crate) struct Metrics(BTreeMap<String, u64>);
-
-impl Metrics {
-    pub(crate) async fn of(probes: SocketAddr) -> Metrics {
-        let (status, text) = http_get(probes, "/metrics").await.unwrap();
-        assert_eq!(status, 200, "{text}");
-        let figures = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
-            let (name, value) = line.rsplit_once(' ')?;
-            Some((name.to_owned(), value.parse().ok()?))
-        });
-        Metrics(figures.collect())
-    }
-
-    /// A figure; 0 if it is not there, as with a label that never was.
-    pub(crate) fn get(&self, name: &str) -> u64 {
-        self.0.get(name).copied().unwrap_or(0)
-    }
-
-    /// The sum of all figures whose name and labels contain each of these.
-    pub(crate) fn sum(&self, parts: &[&str]) -> u64 {
-        self.0.iter().filter(|(name, _)| parts.iter().all(|part| name.contains(part))).map(|(_, value)| value).sum()
-    }
-}
-
 /// Status and body of a GET; `None` if nobody answers.
 pub(crate) async fn http_get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
-    let ask = async {
-        let mut stream = TcpStream::connect(address).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
-        let status = answer.split(' ').nth(1)?.parse().ok()?;
-        Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
-    };
-    timeout(SOON, ask).await.ok().flatten()
+    cluster_tests::harness::http_get(address, path, SOON).await
 }
 
 /// A connected client without manners: clean, no will.

@@ -52,6 +52,8 @@ impl Outbound {
         match entry.seq {
             // Committed before PUBREL leaves; the owner calls `release` then.
             Some(seq) if first => self.settled.received.push(seq),
+            // Said again while that is under way.
+            Some(_) if !entry.released => {}
             _ => self.pubrel(ack.packet_id, ReasonCode::Success, out),
         }
     }
@@ -71,6 +73,9 @@ impl Outbound {
                 self.inflight.iter().find(|(_, entry)| entry.seq == Some(*seq)).map(|(id, _)| *id)
             };
             if let Some(id) = id {
+                if let Some(entry) = self.inflight.get_mut(&id) {
+                    entry.released = true;
+                }
                 self.pubrel(id, ReasonCode::Success, out);
             }
         }

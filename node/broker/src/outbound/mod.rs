@@ -69,6 +69,8 @@ struct Inflight {
     seq: Option<u64>,
     qos: QoS,
     received: bool,
+    /// Its PUBREC is committed: PUBREL may leave.
+    released: bool,
     group: Option<Box<(Arc<TopicFilter>, Arc<Publication>)>>,
 }
 

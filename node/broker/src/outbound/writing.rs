@@ -98,7 +98,8 @@ impl Outbound {
             self.tally.delivered[0] += 1;
         } else {
             let group = group.map(|filter| Box::new((filter, delivery.publication)));
-            self.inflight.insert(packet_id, Inflight { seq: None, qos: delivery.qos, received: false, group });
+            self.inflight
+                .insert(packet_id, Inflight { seq: None, qos: delivery.qos, received: false, released: false, group });
         }
     }
 
@@ -123,7 +124,10 @@ impl Outbound {
             self.settled.refused.push(seq);
             return;
         }
-        self.inflight.insert(packet_id, Inflight { seq: Some(seq), qos: delivery.qos, received, group: None });
+        self.inflight.insert(
+            packet_id,
+            Inflight { seq: Some(seq), qos: delivery.qos, received, released: received, group: None },
+        );
     }
 
     /// Encodes one PUBLISH; `false` if the client cannot take a packet of that size.

@@ -151,6 +151,8 @@ pub struct Session {
     ring: Ring,
     /// Packet ids of QoS 2 publishes whose PUBREL has not come; sorted.
     received: Vec<u16>,
+    /// Those whose PUBREL is being committed.
+    releasing: Vec<u16>,
     aliases: Vec<Option<TopicName>>,
     /// The topic that was last found to be allowed.
     allowed_topic: Option<TopicName>,
@@ -267,6 +269,7 @@ impl Session {
             held: VecDeque::new(),
             ring: Ring::new(limits.receive_maximum),
             received: claimed.received.clone(),
+            releasing: Vec::new(),
             aliases: Vec::new(),
             allowed_topic: None,
             subscriptions: claimed.subscriptions.iter().map(|s| (s.filter.clone(), (s.options, s.id))).collect(),
@@ -348,7 +351,10 @@ impl Session {
             Input::Accepted { token, reason } => self.accepted(now, token, reason, outputs),
             Input::Subscribed { token, existed } => self.subscribed(token, &existed, outputs),
             Input::Unsubscribed { token, existed } => self.unsubscribed(token, &existed, outputs),
-            Input::Released { packet_id } => outputs.push(Output::Send(Packet::PubComp(Ack::success(packet_id)))),
+            Input::Released { packet_id } => {
+                self.releasing.retain(|releasing| *releasing != packet_id);
+                outputs.push(Output::Send(Packet::PubComp(Ack::success(packet_id))));
+            }
             // [v5 MQTT-3.1.4-3] the older connection goes. In 3.x it is just closed [v3.1.1 MQTT-3.1.4-2].
             Input::TakenOver => {
                 self.disconnect(ReasonCode::SessionTakenOver, None, outputs);

@@ -187,7 +187,11 @@ impl Session {
 
     pub(super) fn pubrel(&mut self, ack: &Ack, outputs: &mut Vec<Output>) {
         let known = self.forget(ack.packet_id);
+        if self.releasing.contains(&ack.packet_id) {
+            return; // said again: the answer to the first one is on its way
+        }
         if self.persistent && known {
+            self.releasing.push(ack.packet_id);
             outputs.push(Output::ReleaseReceived { packet_id: ack.packet_id });
             return;
         }

@@ -124,6 +124,8 @@ pub struct PublishCommand {
     pub received: Option<(SessionKey, Epoch, u16)>,
     /// A downlink addressed to one session; never matched.
     pub only: Option<SessionKey>,
+    /// The claim under which its origin published it: once there is a newer one, nothing is done.
+    pub epoch: Option<Epoch>,
 }
 
 /// What one receiver has acknowledged. Everything below `floor` is settled, and each of `settled`.

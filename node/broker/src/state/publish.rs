@@ -84,6 +84,11 @@ impl State {
             }
         }
         let publication = &command.publication;
+        if let (Some(origin), Some(epoch)) = (&publication.origin, command.epoch)
+            && self.current(origin, epoch).is_none()
+        {
+            return Outcome::Stale;
+        }
         let receivers = match &command.only {
             Some(key) => self.only_receiver(key, publication.qos),
             None => self.receivers(publication),

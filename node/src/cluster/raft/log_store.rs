@@ -15,7 +15,7 @@ use super::{
     Entry, LogId, StorageResult, TypeConfig, decode_entry, encode_entry, log_id, position, raft_vote, read_error,
     stored_vote, write_error,
 };
-use crate::store::log::{Damage, Log, StoreError};
+use crate::store::log::{Damage, Fatal, Log, StoreError};
 
 /// Bytes of entries that are kept in memory, as they are on disk.
 const CACHE_BYTES_MAX: usize = 16 << 20;
@@ -32,6 +32,7 @@ pub struct LogStore(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     log: Arc<Log>,
+    fatal: Fatal,
     pub(super) recent: Mutex<Recent>,
     committed_noted: AtomicU64,
 }
@@ -45,8 +46,8 @@ pub(super) struct Recent {
 
 impl LogStore {
     #[must_use]
-    pub fn new(log: Arc<Log>) -> LogStore {
-        LogStore(Arc::new(Inner { log, recent: Mutex::default(), committed_noted: AtomicU64::new(0) }))
+    pub fn new(log: Arc<Log>, fatal: Fatal) -> LogStore {
+        LogStore(Arc::new(Inner { log, fatal, recent: Mutex::default(), committed_noted: AtomicU64::new(0) }))
     }
 
     /// Entries of a range, as many as there are.
@@ -210,7 +211,20 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, upto: LogId) -> StorageResult<()> {
         self.0.recent.lock().purge(upto.index);
-        let log = self.0.log.clone();
-        blocking(move || log.purge(position(&upto))).await.map_err(|error| write_error(&error))
+        let (log, fatal, upto) = (self.0.log.clone(), self.0.fatal.clone(), position(&upto));
+        let begun = {
+            let log = log.clone();
+            blocking(move || log.begin_purge(upto)).await.map_err(|error| write_error(&error))?
+        };
+        if let Some(from) = begun {
+            // Openraft waits for this: what takes long is done beside it.
+            let removal = tokio::task::spawn_blocking(move || log.finish_purge(from, upto));
+            tokio::spawn(async move {
+                if removal.await.is_err_and(|error| error.is_panic()) {
+                    fatal("the removal of purged entries has panicked");
+                }
+            });
+        }
+        Ok(())
     }
 }

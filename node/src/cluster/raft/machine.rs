@@ -40,6 +40,8 @@ pub type Origin = (Meta, SnapshotFile);
 #[derive(Debug, Default)]
 pub struct SnapshotStats {
     pub written: AtomicU64,
+    /// That could not be written.
+    pub failed: AtomicU64,
     /// Of the newest one.
     pub bytes: AtomicU64,
     /// Milliseconds that the newest one took.
@@ -254,8 +256,18 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                 let _ = done.send(written);
             })
             .map_err(error)?;
-        let file = written.await.map_err(|_| error(std::io::Error::other("the snapshot's thread has ended")))?;
-        let file = file.map_err(error)?;
+        // A panic is no want of space: it ends the node, as any other does that the state goes through.
+        let written = written.await.map_err(|_| error(std::io::Error::other("the snapshot's thread has panicked")))?;
+        let file = match written {
+            Ok(file) => file,
+            Err(error) => {
+                // The log has everything: a snapshot is only late. The next one is tried when the log has grown again.
+                tracing::error!(%error, "snapshot not written");
+                self.shelf.stats.failed.fetch_add(1, Ordering::Relaxed);
+                let nothing = Snapshot { meta: Meta::default(), snapshot: Box::new(no_file()) };
+                return Ok(self.shelf.current().unwrap_or(nothing));
+            }
+        };
         let meta = Meta {
             last_log_id: Some(last),
             last_membership: self.membership.clone(),

@@ -16,7 +16,7 @@ use super::log_store::LogStore;
 use super::machine::Machine;
 use super::{Entry, LogId, StorageResult, TypeConfig};
 use crate::cluster::replica::Core;
-use crate::store::log::{Log, Options, Position};
+use crate::store::log::{Fatal, Log, Options, Position};
 use crate::store::snapshots::Snapshots;
 
 /// Closes the log before its directory vanishes.
@@ -117,13 +117,13 @@ impl StoreBuilder<TypeConfig, AnyBeginning, Machine, Guard> for OnDisk {
     async fn build(&self) -> StorageResult<(Guard, AnyBeginning, Machine)> {
         let dir = tempfile::tempdir().expect("a directory");
         let options = Options { segment_bytes: 64 << 10, ..Options::default() };
-        let fatal = Arc::new(|what: &str| panic!("{what}"));
-        let (log, _) = Log::open(&dir.path().join("node"), options, fatal).expect("an empty log");
+        let fatal: Fatal = Arc::new(|what: &str| panic!("{what}"));
+        let (log, _) = Log::open(&dir.path().join("node"), options, fatal.clone()).expect("an empty log");
         let log = Arc::new(log);
         let snapshots = Snapshots::open(dir.path().join("snapshots")).expect("an empty directory");
         let core = Core::new(NodeId(1), Generation(1), State::new(Limits::default()));
         let machine = Machine::new(core, snapshots, 1, None);
-        Ok((Guard(log.clone(), dir), AnyBeginning(LogStore::new(log.clone()), log), machine))
+        Ok((Guard(log.clone(), dir), AnyBeginning(LogStore::new(log.clone(), fatal), log), machine))
     }
 }
 

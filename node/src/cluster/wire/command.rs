@@ -263,6 +263,7 @@ impl Wire for PublishCommand {
             publication: Some(self.publication.to_message()),
             received: self.received.as_ref().map(Wire::to_message),
             only: self.only.as_ref().map(Wire::to_message),
+            origin_epoch: self.epoch.map(|epoch| epoch.0),
         }
     }
 
@@ -271,6 +272,7 @@ impl Wire for PublishCommand {
             publication: Arc::new(required::<Publication>("publication", message.publication)?),
             received: optional("received", message.received)?,
             only: optional("only", message.only)?,
+            epoch: message.origin_epoch.map(fulmar_broker::Epoch),
         })
     }
 }

@@ -114,6 +114,7 @@ fn commands() -> Vec<Command> {
             publication: publication.clone(),
             received: full.then(|| (key("s"), epoch, 1)),
             only: (!full).then(|| key("t")),
+            epoch: full.then_some(epoch),
         })));
         commands.push(Command::SetRetained(Arc::new(Publication { via: Via::Will, ..(*publication).clone() })));
     }
@@ -209,6 +210,7 @@ fn errors_name_the_field() {
                 publication: Some(good()),
                 received: Some(proto::ReceivedId { session: session(), packet_id: 65_536 }),
                 only: None,
+                origin_epoch: None,
             }),
             "publish.received.packet_id is 65536, out of its range",
         ),

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use fulmar_broker::session::{Input, Token};
+use fulmar_broker::session::{Input, PAUSE_MS_MAX, Token};
 use fulmar_broker::state::command::{Command, Outcome, Subscription};
-use fulmar_mqtt::{ReasonCode, TopicFilter};
+use fulmar_mqtt::{QoS, ReasonCode, TopicFilter};
 
 use super::{Answer, Hold, State, Work};
 use crate::cluster::Committed;
@@ -25,6 +25,44 @@ impl Step {
 }
 
 impl State {
+    /// Tries the publication that found no room again; once it has waited for as long as a client may be, it is refused,
+    /// and so is what follows and finds none.
+    pub(super) fn look_for_room(&mut self, work: &mut Work) {
+        let Hold::Room(since_ms) = self.hold else { return };
+        self.session.heard(work.now);
+        let over = work.now.mono_ms.saturating_sub(since_ms) >= PAUSE_MS_MAX;
+        let held = self.queue.len();
+        loop {
+            self.hold = Hold::Nothing;
+            work.gives_up = over;
+            self.carry_out_all(work);
+            match &mut self.hold {
+                Hold::Room(_) if over => {}
+                Hold::Room(at_ms) => {
+                    if self.queue.len() >= held {
+                        *at_ms = since_ms; // it is still the same one that waits
+                    }
+                    return;
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Ends the connection in the log, once nothing before it is awaited.
+    pub(super) fn propose_last(&mut self) {
+        let Some(release) = self.last.take() else { return };
+        let key = release.key.clone();
+        self.dispatch.replica().propose(
+            vec![Command::Release(release)],
+            Box::new(move |committed| {
+                if let Err(error) = committed {
+                    tracing::error!(%key, %error, "end of connection not committed");
+                }
+            }),
+        );
+    }
+
     /// Has commands of this session committed; the step is taken when they are. `retained`: with the retained messages
     /// as of then.
     pub(super) fn propose(&mut self, commands: Vec<Command>, step: Step, retained: bool) {
@@ -58,6 +96,7 @@ impl State {
         match step {
             Step::Run { run, routes, proposed } => {
                 self.awaited_offers -= run.len();
+                self.awaited_qos_0 -= run.iter().filter(|offer| offer.publication.qos == QoS::AtMostOnce).count();
                 self.deliver(&run, &routes, &proposed.unwrap_or_default(), committed, work);
             }
             Step::Released { packet_id } => {

@@ -138,8 +138,20 @@ impl Log {
     /// # Errors
     /// If the log is closed or has failed.
     pub fn purge(&self, upto: Position) -> Result<(), StoreError> {
+        match self.begin_purge(upto)? {
+            Some(from) => self.finish_purge(from, upto),
+            None => Ok(()),
+        }
+    }
+
+    /// The part of a purge that counts: the entries are gone once this returns, durably. `Some` is the index from which
+    /// on their keys are to be removed, by [`Log::finish_purge`] or by the next open.
+    ///
+    /// # Errors
+    /// If the log is closed or has failed.
+    pub fn begin_purge(&self, upto: Position) -> Result<Option<u64>, StoreError> {
         let shared = &*self.shared;
-        let mut from;
+        let from;
         {
             let _writer = shared.writer.lock();
             let mut mark = shared.mark.lock();
@@ -147,7 +159,7 @@ impl Log {
                 let mut view = shared.view.lock();
                 view.usable()?;
                 if view.purged.is_some_and(|purged| purged.index >= upto.index) {
-                    return Ok(());
+                    return Ok(None);
                 }
                 from = view.first_index();
                 view.forget_front(upto.index);
@@ -158,6 +170,15 @@ impl Log {
             let last = promised.last.filter(|last| last.index > upto.index);
             shared.mark(&mut mark, Mark { purged: Some(upto), last, ..promised })?;
         }
+        Ok(Some(from))
+    }
+
+    /// Removes the keys of purged entries, some at a time: others have their turn in between.
+    ///
+    /// # Errors
+    /// If the log is closed or has failed.
+    pub fn finish_purge(&self, mut from: u64, upto: Position) -> Result<(), StoreError> {
+        let shared = &*self.shared;
         fail::fail_point!("log::before_purge");
         while let Some(next) = {
             let _writer = shared.writer.lock();

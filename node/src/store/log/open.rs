@@ -1,5 +1,6 @@
 //! The open: checked on a copy, then on the log itself, which is repaired where nothing acknowledged is touched.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -93,7 +94,12 @@ impl Log {
         });
         workers::watch(&watcher);
         let run = shared.clone();
-        let flusher = thread::Builder::new().name("log-flusher".to_owned()).spawn(move || run.run())?;
+        let flusher = thread::Builder::new().name("log-flusher".to_owned()).spawn(move || {
+            // Whoever waits for a flusher that is gone would wait for ever.
+            if catch_unwind(AssertUnwindSafe(|| run.run())).is_err() {
+                run.fail(&Broken::Panic("in the flusher".to_owned()));
+            }
+        })?;
         Ok(Log { shared, flusher: Mutex::new(Some(flusher)), _watcher: watcher })
     }
 

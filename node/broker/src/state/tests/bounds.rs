@@ -38,7 +38,7 @@ fn where_one_receiver_is_addressed_a_full_queue_refuses() {
     bench.session("a", &[("t", Q1)]);
     let downlink = |name: &str, qos| {
         let publication = Arc::new(message("t", "x", qos));
-        Command::Publish(Box::new(PublishCommand { publication, received: None, only: Some(key(name)) }))
+        Command::Publish(Box::new(PublishCommand { publication, received: None, only: Some(key(name)), epoch: None }))
     };
     let admit = |bench: &Bench| bench.state.admit(&topic("t"), Q1, None, 2);
     assert_eq!(admit(&bench), Ok(1));
@@ -65,7 +65,10 @@ fn above_four_fifths_durable_publishes_are_refused() {
     let before = bench.state.snapshot();
     let publication = Arc::new(message("t", "x", QoS::ExactlyOnce));
     let received = Some((key("p"), publisher, 4));
-    assert_eq!(bench.run(Command::Publish(Box::new(PublishCommand { publication, received, only: None }))), FULL);
+    assert_eq!(
+        bench.run(Command::Publish(Box::new(PublishCommand { publication, received, only: None, epoch: None }))),
+        FULL
+    );
     assert_eq!(bench.state.admit(&topic("t"), Q1, None, 2), Err(ReasonCode::QuotaExceeded));
     assert_eq!(bench.state.bytes(), before.ledger.bytes);
     assert_eq!(bench.state.snapshot().sessions, before.sessions, "and its packet id is not taken");

@@ -11,7 +11,7 @@ fn a_claim_takes_over_and_resumes() {
     bench.publish("t/1", "one", QoS::AtLeastOnce);
     let received = Some((key("a"), first, 7));
     let publication = Arc::new(message("none", "x", QoS::ExactlyOnce));
-    bench.run(Command::Publish(Box::new(PublishCommand { publication, received, only: None })));
+    bench.run(Command::Publish(Box::new(PublishCommand { publication, received, only: None, epoch: None })));
     let claimed = bench.claim(claim("a", TWO, 3600));
     let owner = claimed.previous.unwrap();
     assert_eq!((owner.node, owner.epoch), (ONE, first));

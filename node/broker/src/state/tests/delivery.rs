@@ -109,7 +109,7 @@ fn qos_2_is_taken_once() {
     let command = |epoch, packet_id| {
         let publication = Arc::new(message("t", "x", QoS::ExactlyOnce));
         let received = Some((key("p"), epoch, packet_id));
-        Command::Publish(Box::new(PublishCommand { publication, received, only: None }))
+        Command::Publish(Box::new(PublishCommand { publication, received, only: None, epoch: None }))
     };
     assert_eq!(bench.run(command(publisher, 5)), Outcome::Published { receivers: 1 });
     assert_eq!(bench.run(command(publisher, 5)), Outcome::Published { receivers: 0 });

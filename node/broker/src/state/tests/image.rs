@@ -41,7 +41,7 @@ fn rich() -> Bench {
     }
     let received = Some((key("b"), Epoch(2), 77));
     let publication = Arc::new(message("t/3", "3", QoS::ExactlyOnce));
-    bench.run(Command::Publish(Box::new(PublishCommand { publication, received, only: None })));
+    bench.run(Command::Publish(Box::new(PublishCommand { publication, received, only: None, epoch: None })));
     let settlement =
         Settlement { key: key("a"), epoch: a, floor: 0, settled: vec![1], received: vec![0], refused: vec![] };
     bench.run(Command::Settle(vec![settlement]));

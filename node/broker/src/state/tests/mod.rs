@@ -70,7 +70,12 @@ fn claim(name: &str, node: NodeId, expiry_s: u32) -> Claim {
 }
 
 fn publish(publication: Publication) -> Command {
-    Command::Publish(Box::new(PublishCommand { publication: Arc::new(publication), received: None, only: None }))
+    Command::Publish(Box::new(PublishCommand {
+        publication: Arc::new(publication),
+        received: None,
+        only: None,
+        epoch: None,
+    }))
 }
 
 fn down(node: NodeId) -> Command {

@@ -180,12 +180,12 @@ impl Pair {
                 let received = from.zip(id).filter(|_| qos == QoS::ExactlyOnce);
                 let received = received.map(|(who, id)| (key(NAMES[who]), self.epoch(who), id));
                 let publication = Arc::new(publication);
-                Command::Publish(Box::new(PublishCommand { publication, received, only: None }))
+                Command::Publish(Box::new(PublishCommand { publication, received, only: None, epoch: None }))
             }
             Step::Downlink { who, qos } => {
                 let publication = Arc::new(self.publication(0, qos, true, 5, None));
                 let only = Some(key(NAMES[who]));
-                Command::Publish(Box::new(PublishCommand { publication, received: None, only }))
+                Command::Publish(Box::new(PublishCommand { publication, received: None, only, epoch: None }))
             }
             Step::Retain { to, bytes, expiry } => {
                 Command::SetRetained(Arc::new(self.publication(to, QoS::AtLeastOnce, true, bytes, expiry)))

@@ -249,7 +249,7 @@ fn a_state_comes_back() {
     }
     for _ in 0..50 {
         let publication = Publication { expires_at: None, ..random.publication().as_ref().clone() };
-        let publish = PublishCommand { publication: Arc::new(publication), received: None, only: None };
+        let publish = PublishCommand { publication: Arc::new(publication), received: None, only: None, epoch: None };
         commands.push(Command::Publish(Box::new(publish)));
     }
     let mut state = State::new(Limits::default());

@@ -1,0 +1,92 @@
+//! A node of ours with a data directory that outlives its process.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use cluster_tests::harness::{Node, ServeOptions, free_port};
+use cluster_tests::metrics::Metrics;
+use fulmar_mqtt::Version;
+use tempfile::TempDir;
+
+use crate::measure::Target;
+use crate::options::NodeOptions;
+
+/// How long a start may take with much to read.
+const READY: Duration = Duration::from_secs(900);
+
+/// How long an answer of the probes may take.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// See the module. Dropped, process and data go.
+pub(crate) struct Own {
+    pub(crate) node: Node,
+    pub(crate) version: Version,
+    probes: SocketAddr,
+    data: PathBuf,
+    dir: TempDir,
+}
+
+impl Own {
+    /// Starts a node on no data, with bounds wide enough for what the bench puts into it.
+    pub(crate) async fn start(options: &NodeOptions) -> Result<Own> {
+        let dir = match &options.data_dir {
+            Some(parent) => tempfile::tempdir_in(parent).with_context(|| format!("in {}", parent.display()))?,
+            None => tempfile::tempdir()?,
+        };
+        let at = || Ok::<_, anyhow::Error>(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)));
+        let (mqtt, probes, data) = (at()?, at()?, dir.path().join("data"));
+        let config = dir.path().join("fulmar.toml");
+        let text = format!(
+            "[node]\ndata_dir = {:?}\n[probes]\naddress = \"{probes}\"\n[store]\nlog_bytes = {:?}\n\
+             [limits]\nreplicated_bytes_max = \"16GiB\"\nretained_max = 100000000\nsessions_max = 100000000\n\
+             [session]\nqueue_entries_max = 10000000\nqueue_bytes_max = \"4GiB\"\n\
+             [auth]\nanonymous = \"allow\"\n[[listener]]\naddress = \"{mqtt}\"\n",
+            data.display().to_string(),
+            options.log_bytes,
+        );
+        std::fs::write(&config, text)?;
+        let binary = options.fulmar_bin.clone();
+        let output_dir = dir.path().to_owned();
+        let serve = ServeOptions { config, mqtt, probes: Some(probes), env: Vec::new(), output_dir, binary };
+        let node = Node::serve(serve).await?;
+        Ok(Own { node, version: options.version, probes, data, dir })
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        Target::of_node(&self.node, self.version)
+    }
+
+    /// On the file system of the data, and not part of it.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) async fn metrics(&self) -> Result<Metrics> {
+        Metrics::of(self.probes, ANSWER).await
+    }
+
+    /// Bytes of all files of the data.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        bytes_below(&self.data)
+    }
+
+    /// Starts the process again and says how long it took until `/readyz` was 200.
+    pub(crate) async fn restart(&mut self) -> Result<Duration> {
+        let begun = Instant::now();
+        self.node.start_again()?;
+        self.node.wait_until_ready(READY).await?;
+        Ok(begun.elapsed())
+    }
+}
+
+fn bytes_below(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let sizes = entries.filter_map(Result::ok).map(|entry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0, // gone since
+    });
+    sizes.sum()
+}

@@ -1,0 +1,130 @@
+//! A process that ends between two steps of its own, at places which the program names and which a build for tests can be
+//! made to end at.
+
+use std::time::Duration;
+
+use cluster_tests::metrics::Metrics;
+use cluster_tests::wait_for;
+use rand::prelude::*;
+use tokio::sync::OnceCell;
+
+use super::load::{Load, Plan};
+use super::{data_dir, serve, small_log, verify};
+use crate::support::{SOON, Server, http_get, seed};
+
+/// How long a load may take to come to a place.
+const REACHED: Duration = Duration::from_secs(90);
+
+/// Where the binary reads which places do what.
+pub(super) const FAILPOINTS: &str = "FAILPOINTS";
+
+/// Whether the binary has such places. The one that the harness builds for tests must have them; one that was given from
+/// outside is tried.
+pub(super) async fn has_failpoints(test: &str) -> bool {
+    static HAS: OnceCell<bool> = OnceCell::const_new();
+    let has = *HAS.get_or_init(async || std::env::var_os("FULMAR_BIN").is_none() || dies_when_told().await).await;
+    if !has {
+        println!("SKIPPED {test}: the binary of FULMAR_BIN has no fail points");
+    }
+    has
+}
+
+async fn dies_when_told() -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut process, probes) = serve(dir.path(), &dir.path().join("data"), &[(FAILPOINTS, "log::after_append=panic")]);
+    wait_for("an end, or a node that serves", SOON, async || match process.status().unwrap() {
+        Some(_) => Some(true),
+        None => http_get(probes, "/readyz").await.filter(|(status, _)| *status == 200).map(|_| false),
+    })
+    .await
+    .unwrap()
+}
+
+/// What comes of reaching a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// The process ends by itself.
+    Ends,
+    /// Only a snapshot is not written: the node serves on, and is killed.
+    Serves,
+}
+
+/// Starts a node whose place `point` does `action`, has it loaded until that is reached, and looks at what the next one
+/// knows.
+async fn nothing_is_lost(point: &str, action: &str, then: Then) {
+    if !has_failpoints(point).await {
+        return;
+    }
+    let mut random = StdRng::seed_from_u64(seed(point));
+    let mut server: Server = small_log().await;
+    let plan = Plan { publishers: 4, retainers: 1, node_fails: true, ..Plan::default() };
+    let mut load = Load::start(server.mqtt(), random.random(), &plan).await;
+    load.acknowledged(300).await;
+    server.node.terminate().await.unwrap();
+    for _ in 0..2 {
+        server.node.set_env(&[(FAILPOINTS, &format!("{point}={action}"))]);
+        server.node.start_again().unwrap();
+        match then {
+            Then::Ends => {
+                let gone = server.node.wait_until_gone(REACHED);
+                load.until(&format!("the end at {point}"), REACHED, gone).await.unwrap();
+                let status = server.node.process().unwrap().status().unwrap().unwrap();
+                assert!(!status.success(), "{point}: {status}");
+            }
+            Then::Serves => {
+                let probes = server.probes;
+                let failed = wait_for("a snapshot that is not written", REACHED, async || {
+                    let metrics = Metrics::of(probes, SOON).await.ok()?;
+                    (metrics.get("fulmar_snapshots_failed") > 0).then_some(())
+                });
+                load.until(&format!("the failure at {point}"), REACHED, failed).await.unwrap();
+                load.acknowledged(100).await;
+                assert!(server.node.alive(), "{point}");
+                server.node.kill().await.unwrap();
+            }
+        }
+
+        server.node.set_env(&[]);
+        server.node.restart().await.unwrap();
+        assert_eq!(server.metrics().await.get("fulmar_obligations_unaccounted"), 0, "{point}");
+        load.check_retained().await;
+        load.acknowledged(100).await;
+        server.node.kill().await.unwrap();
+    }
+    server.node.restart().await.unwrap();
+    load.finish().await;
+    load.check_retained().await;
+    server.node.terminate().await.unwrap();
+    let (code, text) = verify(&[&data_dir(&server)]).await;
+    assert_eq!(code, Some(0), "{point}: {text}");
+}
+
+#[tokio::test]
+async fn entries_are_written_and_not_flushed() {
+    nothing_is_lost("log::after_append", "100*off->panic", Then::Ends).await;
+}
+
+#[tokio::test]
+async fn entries_are_flushed_and_not_marked() {
+    nothing_is_lost("log::after_flush", "100*off->panic", Then::Ends).await;
+}
+
+#[tokio::test]
+async fn a_sync_of_the_disk_fails() {
+    nothing_is_lost("log::sync_error", "100*off->return", Then::Ends).await;
+}
+
+#[tokio::test]
+async fn a_purge_is_marked_and_not_done() {
+    nothing_is_lost("log::before_purge", "panic", Then::Ends).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_is_half_written() {
+    nothing_is_lost("snapshot::half_written", "panic", Then::Serves).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_is_written_and_has_no_name() {
+    nothing_is_lost("snapshot::before_rename", "panic", Then::Serves).await;
+}
