@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::cluster::raft::decode_entry;
 use crate::store::verify::{Verdict, verify};
 
 /// Wrong arguments.
@@ -10,7 +11,7 @@ pub(super) const EXIT_USAGE: u8 = 64;
 
 /// Says how a data directory is: exit 0 intact, 1 torn tail, 2 damaged, 3 unreadable.
 pub(super) fn run(data_dir: &Path) -> ExitCode {
-    let report = verify(data_dir, &|_| Ok(()));
+    let report = verify(data_dir, &|record| decode_entry(record).map(drop));
     let verdict = report.verdict();
     print!("{report}");
     println!("{}: {verdict}", data_dir.display());

@@ -272,8 +272,9 @@ pub(super) fn take_snapshot(copy: &Path, dir: &Path) -> io::Result<()> {
         fs::copy(copy.join(newest), &beside)?;
         File::open(&beside)?.sync_all()?;
         fs::rename(&beside, dir.join(newest))?;
-        files::sync_dir(dir)?;
     }
+    // Also where it was there: whoever gave it its name may have ended before that lasted.
+    files::sync_dir(dir)?;
     for name in fs::read_dir(dir)? {
         let name = name?;
         if name.file_name().to_string_lossy().starts_with(SNAPSHOT_PREFIX) && newest.as_ref() != Some(&name.file_name())
