@@ -24,10 +24,12 @@ impl ProcessId {
         Ok(ProcessId { pid, start_time: Stat::read(pid)?.start_time })
     }
 
-    /// Whether it still runs; a zombie does not.
+    /// Whether it still runs; a zombie does not, once its last thread is gone: one that waits for the disk keeps sockets
+    /// and locks open for as long.
     #[must_use]
     pub fn alive(&self) -> bool {
-        Stat::read(self.pid).is_ok_and(|stat| stat.start_time == self.start_time && !matches!(stat.state, 'Z' | 'X'))
+        let ended = |stat: &Stat| matches!(stat.state, 'Z' | 'X') && threads(self.pid) <= 1;
+        Stat::read(self.pid).is_ok_and(|stat| stat.start_time == self.start_time && !ended(&stat))
     }
 
     /// Sends a signal, unless the process is gone.
@@ -40,6 +42,11 @@ impl ProcessId {
         }
         sys::signal(self.pid, signal)
     }
+}
+
+/// Threads of a process that have not ended; its first one is counted for as long as there is an entry for it.
+fn threads(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
 
 /// The fields of /proc/PID/stat that matter here.
