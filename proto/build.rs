@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 9] = [
     "fulmar/types/v1/identity.proto",
     "fulmar/types/v1/publication.proto",
     "fulmar/types/v1/command.proto",
     "fulmar/types/v1/log.proto",
     "fulmar/types/v1/snapshot.proto",
     "fulmar/types/v1/record.proto",
+    "fulmar/raft/v1/raft.proto",
+    "fulmar/peer/v1/peer.proto",
+    "fulmar/admin/v1/cluster.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,6 +20,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=fulmar");
     let descriptors = protox::compile(FILES, [&root])?;
     // Every `bytes` field is a slice of the frame that it was decoded from.
-    prost_build::Config::new().bytes(["."]).compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
 }

@@ -77,7 +77,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         Err(Unjoined::Damaged(what)) => anyhow::bail!(what),
         Err(Unjoined::Failed(error)) => return Err(error),
     };
-    let (node, generation) = (replica.node(), replica.generation());
+    let (node, generation) = replica.run();
     let metrics = Arc::new(Metrics::default());
     let dispatch = Dispatch::new(replica, metrics.clone(), config.limits.durable_payload_bytes_max.as_usize());
     health.observe(dispatch.clone());

@@ -14,4 +14,28 @@ pub mod types {
     }
 }
 
+/// Raft between members.
+pub mod raft {
+    #[allow(unreachable_pub, clippy::all, clippy::pedantic)]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/fulmar.raft.v1.rs"));
+    }
+}
+
+/// What nodes say to each other beside Raft.
+pub mod peer {
+    #[allow(unreachable_pub, clippy::all, clippy::pedantic)]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/fulmar.peer.v1.rs"));
+    }
+}
+
+/// What admins ask of a node.
+pub mod admin {
+    #[allow(unreachable_pub, clippy::all, clippy::pedantic)]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/fulmar.admin.v1.rs"));
+    }
+}
+
 pub use prost::{DecodeError, EncodeError, Message};

@@ -12,5 +12,5 @@ pub mod wire;
 
 pub use batcher::PROPOSAL_BYTES_MAX;
 pub use clock::Clock;
-pub use replica::{Committed, Error, Figures, Listener, Replica, Reply};
+pub use replica::{Committed, Error, Figures, Listener, Replica, Reply, Taken, Then};
 pub use start::{Settings, StartError, start};

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use bytes::Bytes;
 use fulmar_broker::state::command::{Batch, Command, Effect, Outcome};
 use fulmar_broker::state::{BatchError, State};
 use fulmar_broker::{Generation, NodeId};
@@ -37,7 +38,23 @@ pub type Reply = Box<dyn FnOnce(Committed) + Send>;
 /// Who carries out what applying commands asks of this node.
 pub trait Listener: Send + Sync {
     fn carry_out(&self, effect: Effect);
+    /// [`Replica::acts`] may say something else than before: the lease was lost, or is held again.
+    fn lease_changed(&self);
+    /// This run of the node was declared dead: every connection of it ends, without a word to the log. What is opened
+    /// from here on belongs to the next run.
+    fn fenced(&self);
+    /// The state was replaced by that of an installed snapshot: effects in between were never told.
+    fn installed(&self);
+    /// A frame of another run came in: once each, in the order in which it was sent.
+    fn delivered(&self, from: (NodeId, Generation), frame: Bytes, taken: Taken);
 }
+
+/// Told once everything in a frame was taken by its receivers, or has ended under a name. Shared messages whose chosen
+/// member was gone are named by their places in the frame.
+pub type Taken = Box<dyn FnOnce(Vec<u32>) + Send>;
+
+/// Told once.
+pub type Then = Box<dyn FnOnce() + Send>;
 
 /// Bytes of batches between two looks at whether the log is to be shortened.
 const GROWN_BYTES: u64 = 256 << 10;
@@ -96,7 +113,7 @@ impl Core {
     }
 
     /// Applies one batch, has its effects carried out, and tells whoever proposed it on this node.
-    pub(super) fn apply(&self, batch: &Batch) -> Result<(), BatchError> {
+    pub(super) fn apply(&self, index: u64, batch: &Batch) -> Result<(), BatchError> {
         let mut effects = Vec::new();
         let outcomes = {
             let mut state = self.state.write();
@@ -104,6 +121,7 @@ impl Core {
             self.subscriptions_version.store(state.subscriptions_version(), Ordering::Release);
             outcomes
         };
+        self.applied.store(index, Ordering::Release);
         let bytes = batch.commands.iter().map(weight).sum::<usize>() as u64;
         let before = self.applied_bytes.fetch_add(bytes, Ordering::Relaxed);
         if before / GROWN_BYTES != (before + bytes) / GROWN_BYTES {
@@ -233,14 +251,28 @@ impl Replica {
         Replica { core, clock, batcher, raft, log, shelf, disk_low, background, stopped }
     }
 
+    /// This run of the node. Once it was declared dead another one begins, in the same process.
     #[must_use]
-    pub fn node(&self) -> NodeId {
-        self.core.node
+    pub fn run(&self) -> (NodeId, Generation) {
+        self.core.run()
     }
 
+    /// Whether this node holds its lease now, by the clock: only then may it read from clients, write to them,
+    /// acknowledge, and take or send frames.
     #[must_use]
-    pub fn generation(&self) -> Generation {
-        self.core.generation
+    pub fn acts(&self) -> bool {
+        true
+    }
+
+    /// Index of the last entry whose commands are applied; within a reply, that of its own entry.
+    #[must_use]
+    pub fn applied(&self) -> u64 {
+        self.core.applied.load(Ordering::Acquire)
+    }
+
+    /// Has something done once every live node has applied this entry or has lost its lease: at once if they have.
+    pub fn when_stable(&self, _index: u64, then: Then) {
+        then();
     }
 
     #[must_use]

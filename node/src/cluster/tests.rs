@@ -72,11 +72,11 @@ async fn churn(replica: &Replica, snapshots: u64) {
 async fn what_was_committed_is_there_after_a_restart_under_a_new_generation() {
     let dir = tempfile::tempdir().unwrap();
     let replica = open(dir.path(), 1 << 30).await.unwrap();
-    assert_eq!(replica.generation(), Generation(1));
+    assert_eq!(replica.run().1, Generation(1));
     let claim = Claim {
         key: key("a"),
-        node: replica.node(),
-        generation: replica.generation(),
+        node: replica.run().0,
+        generation: replica.run().1,
         clean_start: false,
         expiry_s: 60,
         will: None,
@@ -97,7 +97,7 @@ async fn what_was_committed_is_there_after_a_restart_under_a_new_generation() {
     assert!(replica.commit(vec![retain(2, b"late")]).await.is_err(), "closed");
     drop(replica);
     let replica = open(dir.path(), 1 << 30).await.unwrap();
-    assert_eq!(replica.generation(), Generation(2));
+    assert_eq!(replica.run().1, Generation(2));
     let state = replica.read();
     assert_eq!(state.limits().retained_max, 10_000);
     assert_eq!(state.subscriptions(&key("a")).len(), 1);

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use fulmar_broker::state::command::{Command, Effect, Owner, Settlement};
-use fulmar_broker::{Epoch, SessionKey};
+use fulmar_broker::{Epoch, Generation, NodeId, SessionKey};
 
 use super::Dispatch;
 use super::publish::Nobody;
 use super::receiver::Receiver;
-use crate::cluster::{Error, Listener};
+use crate::cluster::{Error, Listener, Taken};
 
 /// Timer commands that one batch carries at most.
 const DUE_MAX: usize = 256;
@@ -40,11 +40,21 @@ impl Listener for Dispatch {
             Effect::Ended { .. } => {}
         }
     }
+
+    fn lease_changed(&self) {}
+
+    fn fenced(&self) {}
+
+    fn installed(&self) {}
+
+    fn delivered(&self, _from: (NodeId, Generation), _frame: Bytes, taken: Taken) {
+        taken(Vec::new());
+    }
 }
 
 impl Dispatch {
     fn owned(&self, key: &SessionKey, owner: Owner) -> Option<Arc<Receiver>> {
-        let here = owner.node == self.replica.node() && owner.generation == self.replica.generation();
+        let here = (owner.node, owner.generation) == self.replica.run();
         self.receiver(key).filter(|receiver| here && receiver.epoch() == owner.epoch)
     }
 

@@ -190,14 +190,8 @@ impl Sessions {
         will: Option<fulmar_broker::state::command::Will>,
     ) -> Result<Claimed, (ReasonCode, &'static str)> {
         let replica = self.dispatch.replica();
-        let claim = Claim {
-            key: key.clone(),
-            node: replica.node(),
-            generation: replica.generation(),
-            clean_start: connect.clean_start,
-            expiry_s,
-            will,
-        };
+        let (node, generation) = replica.run();
+        let claim = Claim { key: key.clone(), node, generation, clean_start: connect.clean_start, expiry_s, will };
         let committed = replica.commit(vec![Command::Claim(Box::new(claim))]).await;
         let outcomes = committed.map_err(|error| {
             tracing::error!(%key, %error, "claim not committed");

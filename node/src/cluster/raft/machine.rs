@@ -311,7 +311,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership);
                     Ok(())
                 }
-                EntryPayload::Normal(Proposal(batch)) => self.core.apply(&batch),
+                EntryPayload::Normal(Proposal(batch)) => self.core.apply(entry.log_id.index, &batch),
             });
             self.core.note_applied(entry.log_id.index);
         }
