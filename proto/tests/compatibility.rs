@@ -39,7 +39,7 @@ fn commands() -> Vec<command::Command> {
     let publication = Some(publication());
     let received = || Some(ReceivedId { session: session(), packet_id: 65_535 });
     vec![
-        C::NodeUp(NodeUp { run: Some(run()) }),
+        C::NodeUp(NodeUp { run: Some(run()), address: Default::default() }),
         C::NodeDown(NodeDown { run: Some(run()) }),
         C::Claim(Claim {
             key: Some(key("s1")),
@@ -167,13 +167,49 @@ fn samples() -> Vec<(String, Sample)> {
     }));
     let publish = Publish { publication: Some(publication()), received: None, only: None, origin_epoch: Some(7) };
     let commands = vec![Command { command: Some(command::Command::Publish(publish)) }];
-    let batch = Batch { origin: Some(run()), seq: 9, at_ms: 1_000_001, commands };
+    let batch = Batch { origin: Some(run()), seq: 9, at_ms: 1_000_001, commands, term: None };
     samples.push(("Publish.origin_epoch".to_owned(), record(record::Body::Batch(batch))));
+    samples.extend(later_samples());
+    samples
+}
+
+/// What has come since the first ones, in the order in which it came.
+fn later_samples() -> Vec<(String, Sample)> {
+    use command::Command as C;
+    use snapshot_record::Part as P;
+    let record = |body| Sample::Record(Record { format_version: FORMAT_VERSION, body: Some(body) });
+    let filters = || vec!["a/#".into(), "b".into()];
+    let of_command = |(name, command)| (format!("{name}"), record(record::Body::Batch(batch(command))));
+    let mut samples: Vec<(String, Sample)> = [
+        ("NodeUp.address", C::NodeUp(NodeUp { run: Some(run()), address: "a:7400".into() })),
+        ("LiveRoutes", C::LiveRoutes(LiveRoutes { run: Some(run()), add: filters(), remove: vec!["c/+".into()] })),
+        ("RemoveNode", C::RemoveNode(RemoveNode { node: 0x0102_0304_0506_0708 })),
+        ("ForgetRoutes", C::ForgetRoutes(ForgetRoutes { run: Some(run()) })),
+    ]
+    .map(of_command)
+    .into();
+    let unnumbered = Batch { origin: Some(run()), seq: 0, at_ms: 1_000_001, commands: vec![], term: Some(0) };
+    samples.push(("Batch.term".to_owned(), record(record::Body::Batch(unnumbered))));
+    samples.extend(
+        [
+            ("Head.removed", P::Head(SnapshotHead { removed: vec![1, u64::MAX], ..Default::default() })),
+            (
+                "Origin.address",
+                P::Origin(SnapshotOrigin { run: Some(run()), address: "a:7400".into(), ..Default::default() }),
+            ),
+            ("LiveRoutes", P::LiveRoutes(SnapshotLiveRoutes { run: Some(run()), filters: filters() })),
+        ]
+        .map(|(name, part)| {
+            let record = SnapshotRecord { format_version: FORMAT_VERSION, part: Some(part) };
+            (format!("Snapshot.{name}"), Sample::Snapshot(record))
+        }),
+    );
     samples
 }
 
 fn batch(command: command::Command) -> Batch {
-    Batch { origin: Some(run()), seq: 9, at_ms: 1_000_001, commands: vec![Command { command: Some(command) }] }
+    let commands = vec![Command { command: Some(command) }];
+    Batch { origin: Some(run()), seq: 9, at_ms: 1_000_001, commands, term: None }
 }
 
 fn log_entries() -> [(&'static str, Option<log_entry::Body>); 3] {
@@ -185,7 +221,7 @@ fn log_entries() -> [(&'static str, Option<log_entry::Body>); 3] {
             Member { node: u64::MAX, address: "c:7400".to_owned() },
         ],
     };
-    let command = command::Command::NodeUp(NodeUp { run: Some(run()) });
+    let command = command::Command::NodeUp(NodeUp { run: Some(run()), address: Default::default() });
     [
         ("Blank", None),
         ("Batch", Some(log_entry::Body::Batch(batch(command)))),
@@ -270,8 +306,9 @@ fn parts() -> Vec<snapshot_record::Part> {
             bytes: 1 << 33,
             sessions: 2,
             retained: 1,
+            removed: vec![],
         }),
-        P::Origin(SnapshotOrigin { run: Some(run()), alive: true, applied: 9 }),
+        P::Origin(SnapshotOrigin { run: Some(run()), alive: true, applied: 9, address: Default::default() }),
         P::Results(SnapshotResults {
             seq: 9,
             outcomes: outcomes.map(|outcome| Outcome { outcome: Some(outcome) }).to_vec(),

@@ -108,6 +108,11 @@ impl<K, V> Trie<K, V> {
         self.visit(topic, f);
     }
 
+    /// Whether `f` holds for a (filter, key) whose filter matches. It is not asked again once it has held.
+    pub fn any_match(&self, topic: &TopicName, f: impl FnMut(&K, &V) -> bool) -> bool {
+        self.search(topic, f).1
+    }
+
     /// The (filter, key) pairs that are held.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -119,9 +124,19 @@ impl<K, V> Trie<K, V> {
         self.len == 0
     }
 
-    /// Finds the matches and returns how many nodes that took. Each node is entered at most once and only if the path
-    /// to it matches the topic's beginning, so the work is bounded by what was subscribed, never by combinations of it.
+    /// Finds the matches and returns how many nodes that took.
     fn visit(&self, topic: &TopicName, mut f: impl FnMut(&K, &V)) -> usize {
+        let all = |key: &K, value: &V| {
+            f(key, value);
+            false
+        };
+        self.search(topic, all).0
+    }
+
+    /// Finds matches until `f` holds for one; returns how many nodes that took, and whether it did. Each node is entered
+    /// at most once and only if the path to it matches the topic's beginning, so the work is bounded by what was
+    /// subscribed, never by combinations of it.
+    fn search(&self, topic: &TopicName, mut f: impl FnMut(&K, &V) -> bool) -> (usize, bool) {
         let levels: SmallVec<[Probe<'_>; LEVELS_USUAL]> = topic.levels().map(Probe::of).collect();
         let reserved = topic.as_str().starts_with('$');
         let mut visited = 0;
@@ -130,13 +145,14 @@ impl<K, V> Trie<K, V> {
         while let Some((node, depth)) = waiting.pop() {
             visited += 1;
             let wildcards = depth > 0 || !reserved; // [v5 MQTT-4.7.2-1], [v3.1.1 MQTT-4.7.2-1]
-            if wildcards && let Some(subscribers) = &node.tail {
-                subscribers.each(&mut f); // `#` also matches the parent level [v5 4.7.1.2]
+            // `#` also matches the parent level [v5 4.7.1.2]
+            if wildcards && node.tail.as_ref().is_some_and(|subscribers| subscribers.any(&mut f)) {
+                return (visited, true);
             }
             match levels.get(depth) {
                 None => {
-                    if let Some(subscribers) = &node.here {
-                        subscribers.each(&mut f);
+                    if node.here.as_ref().is_some_and(|subscribers| subscribers.any(&mut f)) {
+                        return (visited, true);
                     }
                 }
                 Some(level) => {
@@ -149,7 +165,7 @@ impl<K, V> Trie<K, V> {
                 }
             }
         }
-        visited
+        (visited, false)
     }
 
     /// Nodes below the root.

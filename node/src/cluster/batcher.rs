@@ -97,6 +97,9 @@ pub(super) fn weight(command: &Command) -> usize {
             Command::ReplayRetained(replay) => replay.topics.iter().map(|topic| topic.as_str().len() + 4).sum(),
             Command::ExpireRetained(topics) => topics.iter().map(|topic| topic.as_str().len() + 4).sum(),
             Command::Settle(settlements) => settlements.iter().map(settlement_weight).sum(),
+            Command::LiveRoutes(routes) => {
+                routes.add.iter().chain(&routes.remove).map(|filter| filter.as_str().len() + 4).sum()
+            }
             _ => 0,
         }
 }
@@ -288,7 +291,7 @@ impl Stream {
     async fn send(&mut self, commands: Vec<Command>, skip: usize, replies: Vec<(usize, Reply)>) -> Result<(), Stopped> {
         self.seq += 1;
         let (node, generation) = self.core.run();
-        let batch = Arc::new(Batch { node, generation, seq: self.seq, at: self.clock.now().log, commands });
+        let batch = Arc::new(Batch { node, generation, seq: self.seq, term: None, at: self.clock.now().log, commands });
         self.core.await_batch(Waiting { seq: self.seq, skip, replies });
         let receiver = self.raft.client_write_ff(Proposal(batch.clone())).await.map_err(|_| Stopped)?;
         self.in_flight.push_back((batch, Some(receiver)));

@@ -120,7 +120,7 @@ pub async fn start(
         tokio::spawn(watch_disk(settings.data_dir, settings.disk_free_min, disk_low.clone())).abort_handle(),
     ];
     let replica = Replica::new(core, clock, batcher, raft, log, shelf, disk_low, background, is_stopped);
-    let mut commands = vec![Command::NodeUp { node, generation }];
+    let mut commands = vec![Command::NodeUp { node, generation, address: Default::default() }];
     if *replica.read().limits() != settings.limits {
         commands.push(Command::SetLimits(settings.limits));
     }

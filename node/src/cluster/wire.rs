@@ -135,6 +135,14 @@ fn filter(bytes: Bytes) -> Result<TopicFilter, Error> {
     TopicFilter::from_bytes(bytes).map_err(|error| Error::new("", Problem::Topic(error)))
 }
 
+fn text(name: &str, bytes: Bytes) -> Result<ByteString, Error> {
+    ByteString::try_from(bytes).map_err(|_| Error::new(name, Problem::NotUtf8))
+}
+
+fn node(name: &str, id: u64) -> Result<NodeId, Error> {
+    if id == 0 { Err(Error::new(name, Problem::Missing)) } else { Ok(NodeId(id)) }
+}
+
 fn copied(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
@@ -175,7 +183,6 @@ impl Wire for SessionKey {
     }
 
     fn from_message(message: proto::SessionKey) -> Result<SessionKey, Error> {
-        let text = |name, bytes| ByteString::try_from(bytes).map_err(|_| Error::new(name, Problem::NotUtf8));
         let (tenant, dialect) = (text("tenant", message.tenant)?, text("dialect", message.dialect)?);
         Ok(SessionKey::new(&tenant, &dialect, &text("identity", message.identity)?))
     }
@@ -190,10 +197,7 @@ impl Wire for (NodeId, Generation) {
     }
 
     fn from_message(message: proto::NodeRun) -> Result<(NodeId, Generation), Error> {
-        if message.node == 0 {
-            return Err(Error::new("node", Problem::Missing));
-        }
-        Ok((NodeId(message.node), Generation(message.generation)))
+        Ok((node("node", message.node)?, Generation(message.generation)))
     }
 }
 

@@ -38,6 +38,7 @@ impl Listener for Dispatch {
             }
             // The routes of a session leave with its connection.
             Effect::Ended { .. } => {}
+            Effect::NodeUp { .. } | Effect::NodeDown { .. } => {}
         }
     }
 

@@ -98,6 +98,9 @@ impl State {
     }
 
     fn resume(&mut self, key: &SessionKey, old: &Session, epoch: Epoch, claim: &Claim) {
+        if !old.subscriptions().is_empty() {
+            self.routes_changed(); // what they get live goes to another owner
+        }
         let (now, expiry_s) = (self.kept.now, self.capped(claim.expiry_s));
         self.change(key, |session, ledger, _| {
             let released = session.owner().is_none();
@@ -168,7 +171,11 @@ impl State {
             // [v5 MQTT-3.14.4-3]
             self.discard_will(key);
         }
-        let owner = self.kept.sessions.get(key).and_then(Session::owner);
+        let session = self.kept.sessions.get(key);
+        let owner = session.and_then(Session::owner);
+        if session.is_some_and(|session| !session.subscriptions().is_empty() && self.owner(session).is_some()) {
+            self.routes_changed(); // nobody gets for them what is live
+        }
         out.wakes.remove(&release.epoch);
         self.change(key, |session, _, limits| {
             session.place = Place::Released { at };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use fulmar_mqtt::packet::{SubscriptionIds, SubscriptionOptions};
 use fulmar_mqtt::{QoS, ReasonCode, TopicFilter, TopicName};
 
@@ -13,8 +14,11 @@ use crate::publication::Publication;
 pub struct Batch {
     pub node: NodeId,
     pub generation: Generation,
-    /// From 1.
+    /// From 1; or 0 for a batch without number, which is applied as often as it comes: its commands are all conditional.
     pub seq: u64,
+    /// The term of the log in which alone it may be applied: the judgement of a leader that has been deposed does not
+    /// count. Whoever applies entries looks at it; the state machine knows no terms.
+    pub term: Option<u64>,
     /// Log time at which the batch is applied; never before that of the batch before it.
     pub at: LogTime,
     pub commands: Vec<Command>,
@@ -22,10 +26,13 @@ pub struct Batch {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
-    /// A run of a node begins; its older generations are dead from here on.
+    /// A run of a node begins; its older generations are dead from here on. Of a run that has begun already it only
+    /// changes the address. Stale if that run or a newer one has ended, or if the node was removed.
     NodeUp {
         node: NodeId,
         generation: Generation,
+        /// `host:port` at which the others reach it; empty if it is not known, or does not change.
+        address: ByteString,
     },
     /// A run of a node has ended. O(1): what it owned is settled by later, paced commands.
     NodeDown {
@@ -75,6 +82,30 @@ pub enum Command {
     ExpireRetained(Vec<TopicName>),
     /// Changes a bound that the state machine itself enforces.
     SetLimits(Limits),
+    /// Filters of clean sessions that a run of a node serves, or serves no more. Stale if that run is not alive.
+    LiveRoutes(Box<LiveRoutes>),
+    /// The id of a node never comes back: its runs end, and whatever comes from it later is refused. Stale if it was
+    /// removed before.
+    RemoveNode {
+        node: NodeId,
+    },
+    /// Removes the live routes of a run that has ended, at most [`super::ROUTES_FORGOTTEN_MAX`] of them; Stale if it is
+    /// alive, or has none.
+    ForgetRoutes {
+        node: NodeId,
+        generation: Generation,
+    },
+}
+
+/// What changes of the filters that a run of a node wants live messages for. Each set only grows or shrinks by name, so
+/// that repeating it is harmless. Shared filters are ignored: their groups know their members.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LiveRoutes {
+    pub node: NodeId,
+    pub generation: Generation,
+    pub add: Vec<TopicFilter>,
+    /// After `add`: a filter in both is removed.
+    pub remove: Vec<TopicFilter>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -236,6 +267,10 @@ pub enum Effect {
     Deliver { key: SessionKey, owner: Owner, delivery: crate::publication::Delivery },
     /// The session and its subscriptions are gone.
     Ended { key: SessionKey, epoch: Epoch },
+    /// A run of a node has begun, or has another address than before.
+    NodeUp { node: NodeId, generation: Generation },
+    /// A run of a node has ended; told before the run that follows it.
+    NodeDown { node: NodeId, generation: Generation },
 }
 
 /// How far a queued entry has come.

@@ -6,9 +6,10 @@
 //! | 1 | [`Part::Head`] | once |
 //! | 2 | [`Part::Origin`], after each its [`Part::Results`] from the oldest | ascending by node |
 //! | 3 | [`Part::Fallen`] | ascending by node and generation |
-//! | 4 | [`Part::Retained`] | in the order of the retained store |
-//! | 5 | [`Part::Session`], after each its [`Part::Queue`] | ascending by key |
-//! | 6 | [`Part::End`] | once |
+//! | 4 | [`Part::LiveRoutes`] | ascending by node, generation and filter |
+//! | 5 | [`Part::Retained`] | in the order of the retained store |
+//! | 6 | [`Part::Session`], after each its [`Part::Queue`] | ascending by key |
+//! | 7 | [`Part::End`] | once |
 //!
 //! [`Part::Subscriptions`] goes on with a list that was too long: that of the session, or of the last claim in the
 //! results, before it. A message that many hold is in the first part that mentions it; later ones give its number.
@@ -18,6 +19,7 @@ mod build;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use fulmar_mqtt::packet::SubscriptionIds;
 use fulmar_mqtt::{QoS, TopicFilter};
 
@@ -38,7 +40,7 @@ pub use build::{Builder, ImageError};
 pub const PART_BYTES: usize = 64 * 1024;
 
 /// What a list's element costs beside its text and payload.
-const ELEMENT_BYTES: usize = 32;
+pub(super) const ELEMENT_BYTES: usize = 32;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Part {
@@ -46,6 +48,7 @@ pub enum Part {
     Origin(OriginPart),
     Results(ResultsPart),
     Fallen(FallenPart),
+    LiveRoutes(LiveRoutesPart),
     Retained(RetainedPart),
     Session(Box<SessionPart>),
     Subscriptions(Vec<Subscription>),
@@ -69,6 +72,8 @@ pub struct Head {
     pub bytes: u64,
     pub sessions: u64,
     pub retained: u64,
+    /// Ids of nodes that never come back, ascending.
+    pub removed: Vec<NodeId>,
 }
 
 /// The newest run of a node that proposes.
@@ -79,6 +84,8 @@ pub struct OriginPart {
     pub alive: bool,
     /// The last batch that was applied; 0 for none.
     pub applied: u64,
+    /// Empty: not known.
+    pub address: ByteString,
 }
 
 /// Outcomes of one batch of the origin, or, with the `seq` of the part before it, more of them.
@@ -94,6 +101,15 @@ pub struct FallenPart {
     pub node: NodeId,
     pub generation: Generation,
     pub at: LogTime,
+}
+
+/// Filters that a run of a node has announced; more of them in the parts that follow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LiveRoutesPart {
+    pub node: NodeId,
+    pub generation: Generation,
+    /// Ascending, and none of them shared.
+    pub filters: Vec<TopicFilter>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -153,6 +169,7 @@ impl Part {
             Part::Origin(_) => "origin",
             Part::Results(_) => "results",
             Part::Fallen(_) => "fallen",
+            Part::LiveRoutes(_) => "live_routes",
             Part::Retained(_) => "retained",
             Part::Session(_) => "session",
             Part::Subscriptions(_) => "subscriptions",
@@ -172,6 +189,7 @@ impl Snapshot {
         });
         std::iter::once_with(|| self.head())
             .chain(self.origins())
+            .chain(self.live_routes.pages())
             .chain(retained)
             .chain(Sessions::of(self))
             .chain(std::iter::once(Part::End))
@@ -189,6 +207,7 @@ impl Snapshot {
             bytes: self.ledger.bytes,
             sessions: self.sessions.size() as u64,
             retained: self.retained.len() as u64,
+            removed: self.origins.removed_all().collect(),
         }))
     }
 
@@ -196,10 +215,11 @@ impl Snapshot {
         let mut runs: Vec<(NodeId, &Run)> = self.origins.runs().collect();
         runs.sort_unstable_by_key(|(node, _)| *node);
         let runs = runs.into_iter().flat_map(|(node, run)| {
-            let Run { generation, alive, applied, .. } = *run;
+            let Run { generation, alive, applied, ref address, .. } = *run;
+            let address = address.clone();
             let first_seq = (applied + 1).saturating_sub(run.results.len() as u64);
             let results = (first_seq..).zip(&run.results).flat_map(|(seq, outcomes)| results(seq, outcomes));
-            std::iter::once(Part::Origin(OriginPart { node, generation, alive, applied })).chain(results)
+            std::iter::once(Part::Origin(OriginPart { node, generation, alive, applied, address })).chain(results)
         });
         let fallen = self.origins.fallen_at();
         runs.chain(fallen.map(|(node, generation, at)| Part::Fallen(FallenPart { node, generation, at })))

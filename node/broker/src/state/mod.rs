@@ -11,6 +11,7 @@ mod claims;
 pub mod command;
 pub mod image;
 mod ledger;
+mod live;
 mod origins;
 mod publish;
 mod queue;
@@ -31,13 +32,15 @@ use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
 pub use books::{Books, DROPPED, Dropped};
 pub use claims::WILL_PAYLOAD_BYTES_MAX;
+pub use live::{NodeRun, ROUTES_FORGOTTEN_MAX, SharedMember};
 pub use origins::{BatchError, RESULTS_KEPT};
 pub use session::SessionView;
 pub use timers::DUE_MAX;
 
 use command::{Batch, Command, Effect, Limits, Outcome, Owner, QueueEntry, Subscription};
 use ledger::Ledger;
-use origins::Origins;
+use live::{LiveKey, LiveRoutesOfRuns};
+use origins::{Announced, Origins};
 use session::Session;
 use shared::Group;
 use subscriptions::{Route, RouteKey};
@@ -55,10 +58,11 @@ pub struct Snapshot {
     now: LogTime,
     /// Commands applied since the cluster began.
     position: u64,
-    /// Position of the last command that changed durable routes.
+    /// Position of the last command that changed who wants what.
     routes_at: u64,
     epoch_last: u64,
     origins: Origins,
+    live_routes: LiveRoutesOfRuns,
     sessions: HashTrieMapSync<SessionKey, Session>,
     groups: HashTrieMapSync<Arc<TopicFilter>, Group>,
     retained: Retained,
@@ -72,6 +76,9 @@ pub struct State {
     kept: Snapshot,
     /// Derived: subscriptions of persistent sessions with a granted QoS above 0, and durable shared groups.
     routes: Trie<RouteKey, Route>,
+    /// Derived: what only leads to live messages, so that matching for queues does not pass it: filters that nodes have
+    /// announced, subscriptions of persistent sessions with granted QoS 0, and shared groups that are not durable.
+    live: Trie<LiveKey, ()>,
     /// Derived: who owns what, and what is due when.
     timers: Timers,
 }
@@ -98,7 +105,11 @@ impl State {
             return Ok(outcomes);
         }
         self.kept.now = self.kept.now.max(batch.at);
-        self.node_up(batch.node, batch.generation);
+        if batch.seq > 0 && !self.kept.origins.alive(batch.node, batch.generation) {
+            // Its first batch announces a run, as a command would.
+            self.kept.position += 1;
+            self.node_up(batch.node, batch.generation, "", effects);
+        }
         let mut out = Out { effects, wakes: BTreeMap::new() };
         let outcomes: Vec<Outcome> = batch.commands.iter().map(|command| self.command(command, &mut out)).collect();
         self.wake(out);
@@ -110,8 +121,11 @@ impl State {
     fn command(&mut self, command: &Command, out: &mut Out<'_>) -> Outcome {
         self.kept.position += 1;
         match command {
-            Command::NodeUp { node, generation } => self.node_up(*node, *generation),
-            Command::NodeDown { node, generation } => self.node_down(*node, *generation),
+            Command::NodeUp { node, generation, address } => self.node_up(*node, *generation, address, out.effects),
+            Command::NodeDown { node, generation } => self.node_down(*node, *generation, out.effects),
+            Command::RemoveNode { node } => self.remove_node(*node, out.effects),
+            Command::LiveRoutes(routes) => self.change_live_routes(routes),
+            Command::ForgetRoutes { node, generation } => self.forget_live_routes(*node, *generation),
             Command::Claim(claim) => self.claim(claim, out),
             Command::Release(release) => self.release(release, out),
             Command::Subscribe { key, epoch, filters } => self.subscribe(key, *epoch, filters),
@@ -137,16 +151,50 @@ impl State {
         out.effects.extend(wakes.map(|(key, owner)| Effect::Wake { key, owner }));
     }
 
-    fn node_up(&mut self, node: NodeId, generation: Generation) -> Outcome {
-        let known = self.kept.origins.up(node, generation, self.kept.now);
-        self.forget_unowning();
-        if known { Outcome::Done } else { Outcome::Stale }
+    fn node_up(&mut self, node: NodeId, generation: Generation, address: &str, effects: &mut Vec<Effect>) -> Outcome {
+        let up = Effect::NodeUp { node, generation };
+        match self.kept.origins.up(node, generation, address, self.kept.now) {
+            Announced::Stale => return Outcome::Stale,
+            Announced::Before => {}
+            Announced::Moved => {
+                if !effects.contains(&up) {
+                    effects.push(up);
+                }
+            }
+            Announced::Begun(ended) => {
+                effects.extend(ended.map(|generation| Effect::NodeDown { node, generation }));
+                effects.push(up);
+                self.runs_changed();
+            }
+        }
+        Outcome::Done
     }
 
-    fn node_down(&mut self, node: NodeId, generation: Generation) -> Outcome {
-        let changed = self.kept.origins.down(node, generation, self.kept.now);
+    fn node_down(&mut self, node: NodeId, generation: Generation, effects: &mut Vec<Effect>) -> Outcome {
+        let older = self.kept.origins.generation_of(node).filter(|older| *older < generation);
+        let ended = older.filter(|older| self.kept.origins.alive(node, *older));
+        if !self.kept.origins.down(node, generation, self.kept.now) {
+            return Outcome::Stale;
+        }
+        effects.extend(ended.map(|generation| Effect::NodeDown { node, generation }));
+        effects.push(Effect::NodeDown { node, generation });
+        self.runs_changed();
+        Outcome::Done
+    }
+
+    fn remove_node(&mut self, node: NodeId, effects: &mut Vec<Effect>) -> Outcome {
+        let Some(ended) = self.kept.origins.remove(node, self.kept.now) else {
+            return Outcome::Stale;
+        };
+        effects.extend(ended.map(|generation| Effect::NodeDown { node, generation }));
+        self.runs_changed();
+        Outcome::Done
+    }
+
+    /// In O(1), but for the few runs that have ended: what hangs on a run is read with an eye on whether it is alive.
+    fn runs_changed(&mut self) {
+        self.routes_changed();
         self.forget_unowning();
-        if changed { Outcome::Done } else { Outcome::Stale }
     }
 
     fn forget_unowning(&mut self) {
@@ -198,17 +246,26 @@ impl State {
     /// The state of a snapshot, with routes and timers built anew.
     #[must_use]
     pub fn restore(snapshot: Snapshot) -> State {
-        let mut state = State { kept: snapshot, routes: Trie::default(), timers: Timers::default() };
+        let mut state =
+            State { kept: snapshot, routes: Trie::default(), live: Trie::default(), timers: Timers::default() };
         for (key, session) in state.kept.sessions.iter() {
             state.timers.add(session.slot(), key.clone());
             for (filter, route) in session.routes() {
                 state.routes.insert(filter, RouteKey::Session(key.clone()), route);
             }
+            for filter in session.live_filters() {
+                state.live.insert(filter, LiveKey::Session(key.clone()), ());
+            }
         }
         for (filter, group) in state.kept.groups.iter() {
             if group.durable() {
                 state.routes.insert(filter, RouteKey::Group(Arc::clone(filter)), Route::default());
+            } else {
+                state.live.insert(filter, LiveKey::Group(Arc::clone(filter)), ());
             }
+        }
+        for (node, generation, filter) in state.kept.live_routes.iter() {
+            state.live.insert(filter, LiveKey::Node(node, generation), ());
         }
         state
     }
@@ -233,6 +290,25 @@ impl State {
     #[must_use]
     pub fn generation_of(&self, node: NodeId) -> Option<Generation> {
         self.kept.origins.generation_of(node)
+    }
+
+    /// Whether this id of a node was removed: it never comes back.
+    #[must_use]
+    pub fn removed(&self, node: NodeId) -> bool {
+        self.kept.origins.removed(node)
+    }
+
+    /// The last numbered batch of a run that was applied; 0 if none was, or if it is not the newest run of its node.
+    #[must_use]
+    pub fn applied_seq(&self, node: NodeId, generation: Generation) -> u64 {
+        self.kept.origins.run(node, generation).map_or(0, |run| run.applied)
+    }
+
+    /// What the commands of a batch came to that was applied before; `None` if it was not, or if that is not kept any
+    /// more: see [`RESULTS_KEPT`], and a run that has ended keeps none.
+    #[must_use]
+    pub fn outcomes_of(&self, node: NodeId, generation: Generation, seq: u64) -> Option<Vec<Outcome>> {
+        self.kept.origins.outcomes_of(node, generation, seq).cloned()
     }
 
     /// Replicated bytes: queues, retained messages and wills, each message once.
@@ -294,6 +370,7 @@ impl Snapshot {
             routes_at: 0,
             epoch_last: 0,
             origins: Origins::default(),
+            live_routes: LiveRoutesOfRuns::default(),
             sessions: HashTrieMapSync::new_sync(),
             groups: HashTrieMapSync::new_sync(),
             retained: Retained::default(),
@@ -308,6 +385,7 @@ impl PartialEq for Snapshot {
         let words = |s: &Snapshot| (s.limits, s.now, s.position, s.routes_at, s.epoch_last);
         words(self) == words(other)
             && self.origins == other.origins
+            && self.live_routes == other.live_routes
             && self.sessions == other.sessions
             && self.groups == other.groups
             && self.retained_due == other.retained_due

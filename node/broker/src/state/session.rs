@@ -169,6 +169,13 @@ impl Session {
         all.iter().filter(durable).map(|sub| (&sub.filter, Route::of(sub)))
     }
 
+    /// Filters by which a persistent session gets messages live, past its queue: granted QoS 0, and not shared.
+    pub(super) fn live_filters(&self) -> impl Iterator<Item = &TopicFilter> {
+        let live = |sub: &&Subscription| sub.filter.shared().is_none() && sub.options.qos == QoS::AtMostOnce;
+        let all = if self.persistent() { self.subscriptions() } else { &[] };
+        all.iter().filter(live).map(|sub| &sub.filter)
+    }
+
     pub(super) fn queue(&self) -> Option<&Queue> {
         self.depot.as_ref().map(|depot| &depot.queue)
     }

@@ -8,6 +8,7 @@ use fulmar_mqtt::{QoS, TopicFilter};
 use super::books::{Dropped, Fate};
 use super::command::{Effect, Phase};
 use super::ledger::ENTRY_BYTES;
+use super::live::{LiveKey, SharedMember};
 use super::publish::Receiver;
 use super::queue::Entry;
 use super::session::Session;
@@ -42,6 +43,11 @@ impl Group {
         self.persistent > 0
     }
 
+    /// Whether it is routed to as a durable group; `None` if it has no members.
+    fn routed(&self) -> Option<bool> {
+        (!self.members.is_empty()).then(|| self.durable())
+    }
+
     /// Members, and whether their sessions are taken to be persistent; for the audit.
     #[cfg(test)]
     pub(super) fn members(&self) -> impl Iterator<Item = (&SessionKey, bool)> {
@@ -71,19 +77,26 @@ impl State {
     pub(super) fn join_group(&mut self, filter: &TopicFilter, key: &SessionKey, route: Route, persistent: bool) {
         self.change_group(filter, |group| {
             let member = Member { key: key.clone(), route, persistent };
+            let found = group.find(key);
+            if found.is_ok_and(|at| group.members.get(at) == Some(&member)) {
+                return false;
+            }
             let members = Arc::make_mut(&mut group.members);
-            match members.binary_search_by(|have| have.key.cmp(key)) {
+            match found {
                 Ok(at) => members.splice(at..=at, [member]).for_each(drop),
                 Err(at) => members.insert(at, member),
             }
+            true
         });
     }
 
     pub(super) fn leave_group(&mut self, filter: &TopicFilter, key: &SessionKey) {
         self.change_group(filter, |group| {
-            if let Ok(at) = group.find(key) {
+            let found = group.find(key);
+            if let Ok(at) = found {
                 Arc::make_mut(&mut group.members).remove(at);
             }
+            found.is_ok()
         });
     }
 
@@ -95,12 +108,13 @@ impl State {
                 if let Some(member) = found.ok().and_then(|at| Arc::make_mut(&mut group.members).get_mut(at)) {
                     member.persistent = persistent;
                 }
+                found.is_ok()
             });
         }
     }
 
-    /// Changes a group, and with it the durable route to it; an empty group goes.
-    fn change_group(&mut self, filter: &TopicFilter, f: impl FnOnce(&mut Group)) {
+    /// Changes a group, and with it the route to it; an empty group goes. `f` says whether anything changed.
+    fn change_group(&mut self, filter: &TopicFilter, f: impl FnOnce(&mut Group) -> bool) {
         let known = self.kept.groups.get_key_value(filter).map(|(name, _)| Arc::clone(name));
         let name = known.unwrap_or_else(|| {
             let name = Arc::new(filter.detached());
@@ -110,21 +124,39 @@ impl State {
         let Some(group) = self.kept.groups.get_mut(&name) else {
             return;
         };
-        let before = group.durable();
-        f(group);
+        let before = group.routed();
+        let changed = f(group);
         group.recount();
-        let (after, empty) = (group.durable(), group.members.is_empty());
-        if empty {
+        let after = group.routed();
+        if after.is_none() {
             self.kept.groups.remove_mut(&name);
         }
         if before != after {
-            if after {
-                self.routes.insert(filter, RouteKey::Group(name), Route::default());
-            } else {
-                self.routes.remove(filter, &RouteKey::Group(name));
+            match before {
+                Some(true) => drop(self.routes.remove(filter, &RouteKey::Group(Arc::clone(&name)))),
+                Some(false) => drop(self.live.remove(filter, &LiveKey::Group(Arc::clone(&name)))),
+                None => {}
             }
+            match after {
+                Some(true) => drop(self.routes.insert(filter, RouteKey::Group(name), Route::default())),
+                Some(false) => drop(self.live.insert(filter, LiveKey::Group(name), ())),
+                None => {}
+            }
+        }
+        if changed {
             self.routes_changed();
         }
+    }
+
+    /// The members of a shared subscription, given whole, whose sessions are connected now, sorted by key.
+    #[must_use]
+    pub fn shared_members(&self, filter: &TopicFilter) -> Vec<SharedMember> {
+        let members = self.kept.groups.get(filter).map_or(&[][..], |group| &group.members);
+        let online = |member: &Member| {
+            let owner = self.kept.sessions.get(&member.key).and_then(|session| self.owner(session))?;
+            Some(SharedMember { key: member.key.clone(), owner, options: member.route.options, id: member.route.id })
+        };
+        members.iter().filter_map(online).collect()
     }
 
     /// Whether apply, and not the accepting node, chooses who gets a message of this shared subscription.

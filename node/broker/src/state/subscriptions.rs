@@ -8,6 +8,7 @@ use fulmar_mqtt::{QoS, ReasonCode, TopicFilter, TopicName};
 
 use super::State;
 use super::command::{Outcome, Subscription};
+use super::live::LiveKey;
 use super::session::Session;
 use crate::key::{Epoch, SessionKey};
 
@@ -50,11 +51,16 @@ impl State {
             existed.push(old.is_some());
             if filter.shared().is_some() {
                 self.join_group(filter, &key, route, persistent);
-            } else if persistent && route.options.qos > QoS::AtMostOnce {
-                self.routes.insert(filter, RouteKey::Session(key.clone()), route);
+            } else if persistent && old.as_ref().map(Route::of) != Some(route) {
+                if let Some(old) = &old {
+                    self.drop_route(old, &key);
+                }
+                if route.options.qos > QoS::AtMostOnce {
+                    self.routes.insert(filter, RouteKey::Session(key.clone()), route);
+                } else {
+                    self.live.insert(filter, LiveKey::Session(key.clone()), ());
+                }
                 self.routes_changed();
-            } else if old.is_some_and(|old| old.options.qos > QoS::AtMostOnce) {
-                self.drop_route(filter, &key);
             }
         }
         Outcome::Subscribed(existed)
@@ -68,10 +74,10 @@ impl State {
         for filter in filters {
             let old = self.change(key, |session, _, _| session.clear_subscription(filter)).flatten();
             existed.push(old.is_some());
-            if old.is_some() && filter.shared().is_some() {
-                self.leave_group(filter, key);
-            } else if old.is_some() {
-                self.drop_route(filter, key);
+            match old {
+                Some(old) if old.filter.shared().is_some() => self.leave_group(filter, key),
+                Some(old) => self.drop_route(&old, key),
+                None => {}
             }
         }
         Outcome::Unsubscribed(existed)
@@ -81,16 +87,22 @@ impl State {
         self.kept.routes_at = self.kept.position;
     }
 
-    fn drop_route(&mut self, filter: &TopicFilter, key: &SessionKey) {
-        if self.routes.remove(filter, &RouteKey::Session(key.clone())).is_some() {
+    fn drop_route(&mut self, subscription: &Subscription, key: &SessionKey) {
+        let filter = &subscription.filter;
+        let dropped = if subscription.options.qos > QoS::AtMostOnce {
+            self.routes.remove(filter, &RouteKey::Session(key.clone())).is_some()
+        } else {
+            self.live.remove(filter, &LiveKey::Session(key.clone())).is_some()
+        };
+        if dropped {
             self.routes_changed();
         }
     }
 
-    /// Removes what a session has added to the durable routes, whether or not it is still persistent.
+    /// Removes what a session has added to the routes, whether or not it is still persistent.
     pub(super) fn drop_routes(&mut self, key: &SessionKey, session: &Session) {
-        for subscription in session.subscriptions() {
-            self.drop_route(&subscription.filter, key);
+        for subscription in session.subscriptions().iter().filter(|sub| sub.filter.shared().is_none()) {
+            self.drop_route(subscription, key);
         }
     }
 
@@ -100,17 +112,13 @@ impl State {
     /// QoS above 0, or a durable shared group.
     #[must_use]
     pub fn has_durable_match(&self, topic: &TopicName) -> bool {
-        let mut any = false;
-        self.routes.for_each_match(topic, |_, _| any = true);
-        any
+        self.routes.any_match(topic, |_, _| true)
     }
 
     /// Whether a durable shared group matches this topic: then apply chooses its receiver, also at QoS 0.
     #[must_use]
     pub fn has_durable_group(&self, topic: &TopicName) -> bool {
-        let mut any = false;
-        self.routes.for_each_match(topic, |key, _| any |= matches!(key, RouteKey::Group(_)));
-        any
+        self.routes.any_match(topic, |key, _| matches!(key, RouteKey::Group(_)))
     }
 
     /// Whether this session gets a publish to this topic, of QoS above 0, through its queue; then its live routes,
@@ -121,7 +129,10 @@ impl State {
         session.is_some_and(|session| session.routes().any(|(filter, _)| filter.matches(topic)))
     }
 
-    /// Changes whenever durable routes change, on every node alike: what caches matches keys on it.
+    /// Grows, on every node alike, whenever one of [`State::live_nodes`], [`State::live_groups`],
+    /// [`State::shared_members`] and [`State::has_durable_match`] may answer differently than before: what caches
+    /// matches keys on it. So also when a persistent session with subscriptions changes its owner, and when a run of a
+    /// node begins or ends.
     #[must_use]
     pub fn subscriptions_version(&self) -> u64 {
         self.kept.routes_at

@@ -1,4 +1,4 @@
-//! What must happen without anybody asking: sessions of ended runs are let go, wills fire, sessions and messages
+//! What must happen without anybody asking: sessions and routes of ended runs are let go, wills fire, sessions and messages
 //! expire. The machine only says what is due; its leader proposes it. Every such command checks again at apply, so
 //! that repeating one is harmless.
 
@@ -83,6 +83,10 @@ impl State {
                 })
             })
             .collect();
+        let forgotten = self.kept.live_routes.unwanted(&self.kept.origins);
+        commands.extend(
+            forgotten.take(most - commands.len()).map(|(node, generation)| Command::ForgetRoutes { node, generation }),
+        );
         let timers = self.timers.due.iter().take_while(|((at, _), _)| *at <= now);
         commands.extend(timers.take(most - commands.len()).filter_map(|((_, epoch), key)| {
             let session = self.current(key, *epoch)?;
@@ -109,7 +113,8 @@ impl State {
     /// When [`State::due`] next has something to say; not after now if it has already.
     #[must_use]
     pub fn next_due(&self) -> Option<LogTime> {
-        if self.kept.origins.fallen().next().is_some() {
+        let unwanted = self.kept.live_routes.unwanted(&self.kept.origins).next().is_some();
+        if unwanted || self.kept.origins.fallen().next().is_some() {
             return Some(self.kept.now);
         }
         let session = self.timers.due.keys().next().map(|(at, _)| *at);

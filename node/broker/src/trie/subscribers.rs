@@ -32,10 +32,9 @@ impl<K, V> Subscribers<K, V> {
         self.entries.is_empty()
     }
 
-    pub(super) fn each(&self, f: &mut impl FnMut(&K, &V)) {
-        for (key, value) in &self.entries {
-            f(key, value);
-        }
+    /// Whether `f` holds for one of them; it is not asked again once it has held.
+    pub(super) fn any(&self, f: &mut impl FnMut(&K, &V) -> bool) -> bool {
+        self.entries.iter().any(|(key, value)| f(key, value))
     }
 }
 

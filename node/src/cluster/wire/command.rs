@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use fulmar_broker::state::command::{
-    Batch, Claim, Command, Limits, PublishCommand, Release, Replay, Settlement, Subscription, Will,
+    Batch, Claim, Command, Limits, LiveRoutes, PublishCommand, Release, Replay, Settlement, Subscription, Will,
 };
 use fulmar_broker::{LogTime, Publication};
+use fulmar_mqtt::TopicFilter;
 use fulmar_mqtt::packet::{RetainHandling, SubscriptionOptions};
 use fulmar_proto::types::v1::{self as proto, command::Command as Message};
 
 use super::{
-    Error, Problem, Wire, copied, each, filter, optional, present, qos, required, session, subscription_id,
-    subscription_ids, topic,
+    Error, Problem, Wire, copied, each, filter, node, optional, present, qos, required, session, subscription_id,
+    subscription_ids, text, topic,
 };
 
 impl Wire for Batch {
@@ -23,16 +24,15 @@ impl Wire for Batch {
             seq: self.seq,
             at_ms: self.at.0,
             commands: self.commands.iter().map(Wire::to_message).collect(),
+            term: self.term,
         }
     }
 
     fn from_message(message: proto::Batch) -> Result<Batch, Error> {
         let (node, generation) = required("origin", message.origin)?;
-        if message.seq == 0 {
-            return Err(Error::new("seq", Problem::Missing));
-        }
         let commands = each("commands", message.commands, Command::from_message)?;
-        Ok(Batch { node, generation, seq: message.seq, at: LogTime(message.at_ms), commands })
+        let at = LogTime(message.at_ms);
+        Ok(Batch { node, generation, seq: message.seq, term: message.term, at, commands })
     }
 }
 
@@ -41,9 +41,10 @@ impl Wire for Command {
 
     fn to_message(&self) -> proto::Command {
         let command = match self {
-            Command::NodeUp { node, generation } => {
-                Message::NodeUp(proto::NodeUp { run: Some((*node, *generation).to_message()) })
-            }
+            Command::NodeUp { node, generation, address } => Message::NodeUp(proto::NodeUp {
+                run: Some((*node, *generation).to_message()),
+                address: copied(address),
+            }),
             Command::NodeDown { node, generation } => {
                 Message::NodeDown(proto::NodeDown { run: Some((*node, *generation).to_message()) })
             }
@@ -76,6 +77,11 @@ impl Wire for Command {
                 topics: topics.iter().map(|topic| copied(topic.as_str())).collect(),
             }),
             Command::SetLimits(limits) => Message::SetLimits(proto::SetLimits { limits: Some(limits.to_message()) }),
+            Command::LiveRoutes(routes) => Message::LiveRoutes(routes.to_message()),
+            Command::RemoveNode { node } => Message::RemoveNode(proto::RemoveNode { node: node.0 }),
+            Command::ForgetRoutes { node, generation } => {
+                Message::ForgetRoutes(proto::ForgetRoutes { run: Some((*node, *generation).to_message()) })
+            }
         };
         proto::Command { command: Some(command) }
     }
@@ -105,6 +111,9 @@ fn name(message: &Message) -> &'static str {
         Message::ExpireSession(_) => "expire_session",
         Message::ExpireRetained(_) => "expire_retained",
         Message::SetLimits(_) => "set_limits",
+        Message::LiveRoutes(_) => "live_routes",
+        Message::RemoveNode(_) => "remove_node",
+        Message::ForgetRoutes(_) => "forget_routes",
     }
 }
 
@@ -112,7 +121,7 @@ fn command(message: Message) -> Result<Command, Error> {
     Ok(match message {
         Message::NodeUp(up) => {
             let (node, generation) = required("run", up.run)?;
-            Command::NodeUp { node, generation }
+            Command::NodeUp { node, generation, address: text("address", up.address)? }
         }
         Message::NodeDown(down) => {
             let (node, generation) = required("run", down.run)?;
@@ -148,6 +157,12 @@ fn command(message: Message) -> Result<Command, Error> {
         }
         Message::ExpireRetained(expire) => Command::ExpireRetained(each("topics", expire.topics, topic)?),
         Message::SetLimits(set) => Command::SetLimits(required("limits", set.limits)?),
+        Message::LiveRoutes(routes) => Command::LiveRoutes(Box::new(LiveRoutes::from_message(routes)?)),
+        Message::RemoveNode(remove) => Command::RemoveNode { node: node("node", remove.node)? },
+        Message::ForgetRoutes(forget) => {
+            let (node, generation) = required("run", forget.run)?;
+            Command::ForgetRoutes { node, generation }
+        }
     })
 }
 
@@ -326,6 +341,25 @@ impl Wire for Replay {
             subscription_ids: subscription_ids("subscription_ids", message.subscription_ids)?,
             topics: each("topics", message.topics, topic)?,
         })
+    }
+}
+
+impl Wire for LiveRoutes {
+    type Message = proto::LiveRoutes;
+
+    fn to_message(&self) -> proto::LiveRoutes {
+        let copied = |filters: &[TopicFilter]| filters.iter().map(|filter| copied(filter.as_str())).collect();
+        proto::LiveRoutes {
+            run: Some((self.node, self.generation).to_message()),
+            add: copied(&self.add),
+            remove: copied(&self.remove),
+        }
+    }
+
+    fn from_message(message: proto::LiveRoutes) -> Result<LiveRoutes, Error> {
+        let (node, generation) = required("run", message.run)?;
+        let (add, remove) = (each("add", message.add, filter)?, each("remove", message.remove, filter)?);
+        Ok(LiveRoutes { node, generation, add, remove })
     }
 }
 

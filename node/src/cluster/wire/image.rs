@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fulmar_broker::state::command::{Claimed, Limits, Outcome, Owner, Phase, Subscription, Will};
 use fulmar_broker::state::image::{
-    DepotPart, EntryPart, FallenPart, Head, OriginPart, Part, Place, ResultsPart, RetainedPart, SessionPart,
+    DepotPart, EntryPart, FallenPart, Head, LiveRoutesPart, OriginPart, Part, Place, ResultsPart, RetainedPart,
+    SessionPart,
 };
 use fulmar_broker::state::{Books, Dropped};
 use fulmar_broker::{Epoch, LogTime, Publication};
@@ -17,8 +18,8 @@ use fulmar_proto::Message as _;
 use fulmar_proto::types::v1::{self as proto, outcome::Outcome as OutcomeMessage, snapshot_record::Part as Message};
 
 use super::{
-    Error, Problem, Wire, check_version, copied, each, field, filter, optional, packet_id, present, qos, required,
-    subscription_ids,
+    Error, Problem, Wire, check_version, copied, each, field, filter, node, optional, packet_id, present, qos,
+    required, subscription_ids, text,
 };
 
 /// A part as a stored record.
@@ -47,6 +48,7 @@ impl Wire for Part {
             Part::Origin(origin) => Message::Origin(origin.to_message()),
             Part::Results(results) => Message::Results(results.to_message()),
             Part::Fallen(fallen) => Message::Fallen(fallen.to_message()),
+            Part::LiveRoutes(routes) => Message::LiveRoutes(routes.to_message()),
             Part::Retained(retained) => Message::Retained(retained.to_message()),
             Part::Session(session) => Message::Session(session.to_message()),
             Part::Subscriptions(list) => {
@@ -63,6 +65,7 @@ impl Wire for Part {
             Message::Origin(origin) => Part::Origin(field("origin", origin)?),
             Message::Results(results) => Part::Results(field("results", results)?),
             Message::Fallen(fallen) => Part::Fallen(field("fallen", fallen)?),
+            Message::LiveRoutes(routes) => Part::LiveRoutes(field("live_routes", routes)?),
             Message::Retained(retained) => Part::Retained(field("retained", retained)?),
             Message::Session(session) => Part::Session(Box::new(field("session", session)?)),
             Message::Subscriptions(list) => {
@@ -97,6 +100,7 @@ impl Wire for Head {
             bytes: self.bytes,
             sessions: self.sessions,
             retained: self.retained,
+            removed: self.removed.iter().map(|node| node.0).collect(),
         }
     }
 
@@ -112,6 +116,7 @@ impl Wire for Head {
             bytes: message.bytes,
             sessions: message.sessions,
             retained: message.retained,
+            removed: each("removed", message.removed, |id| node("", id))?,
         })
     }
 }
@@ -153,12 +158,13 @@ impl Wire for OriginPart {
 
     fn to_message(&self) -> proto::SnapshotOrigin {
         let run = Some((self.node, self.generation).to_message());
-        proto::SnapshotOrigin { run, alive: self.alive, applied: self.applied }
+        proto::SnapshotOrigin { run, alive: self.alive, applied: self.applied, address: copied(&self.address) }
     }
 
     fn from_message(message: proto::SnapshotOrigin) -> Result<OriginPart, Error> {
         let (node, generation) = required("run", message.run)?;
-        Ok(OriginPart { node, generation, alive: message.alive, applied: message.applied })
+        let address = text("address", message.address)?;
+        Ok(OriginPart { node, generation, alive: message.alive, applied: message.applied, address })
     }
 }
 
@@ -260,6 +266,22 @@ impl Wire for FallenPart {
     fn from_message(message: proto::SnapshotFallen) -> Result<FallenPart, Error> {
         let (node, generation) = required("run", message.run)?;
         Ok(FallenPart { node, generation, at: LogTime(message.at_ms) })
+    }
+}
+
+impl Wire for LiveRoutesPart {
+    type Message = proto::SnapshotLiveRoutes;
+
+    fn to_message(&self) -> proto::SnapshotLiveRoutes {
+        proto::SnapshotLiveRoutes {
+            run: Some((self.node, self.generation).to_message()),
+            filters: self.filters.iter().map(|filter| copied(filter.as_str())).collect(),
+        }
+    }
+
+    fn from_message(message: proto::SnapshotLiveRoutes) -> Result<LiveRoutesPart, Error> {
+        let (node, generation) = required("run", message.run)?;
+        Ok(LiveRoutesPart { node, generation, filters: each("filters", message.filters, filter)? })
     }
 }
 

@@ -58,7 +58,8 @@ fn publications() -> [Publication; 2] {
 fn commands() -> Vec<Command> {
     let (node, generation, epoch) = (NodeId(u64::MAX), Generation(3), Epoch(7));
     let mut commands = vec![
-        Command::NodeUp { node, generation },
+        Command::NodeUp { node, generation, address: "h\u{e9}:7400".into() },
+        Command::NodeUp { node, generation, address: "".into() },
         Command::NodeDown { node, generation: Generation(0) },
         Command::Unsubscribe { key: key("s"), epoch, filters: vec![topic_filter("a/#"), topic_filter("$share/g/+")] },
         Command::ReleaseReceived { key: key("s"), epoch, packet_id: 65_535 },
@@ -75,6 +76,15 @@ fn commands() -> Vec<Command> {
             Settlement { key: key(""), epoch, floor: 0, settled: vec![], received: vec![], refused: vec![] },
         ]),
         Command::FireWill { key: key("s"), epoch },
+        Command::LiveRoutes(Box::new(LiveRoutes {
+            node,
+            generation,
+            add: vec![topic_filter("a/#"), topic_filter("+")],
+            remove: vec![topic_filter("b")],
+        })),
+        Command::LiveRoutes(Box::new(LiveRoutes { node, generation, add: vec![], remove: vec![] })),
+        Command::RemoveNode { node },
+        Command::ForgetRoutes { node, generation },
         Command::ExpireSession { key: key("s"), epoch: Epoch(0) },
         Command::ExpireRetained(vec![topic_name("a/b"), topic_name("a")]),
         Command::SetLimits(Limits::default()),
@@ -122,19 +132,22 @@ fn commands() -> Vec<Command> {
 }
 
 fn batch(commands: Vec<Command>) -> Batch {
-    Batch { node: NodeId(1), generation: Generation(2), seq: 3, at: LogTime(4), commands }
+    Batch { node: NodeId(1), generation: Generation(2), seq: 3, term: None, at: LogTime(4), commands }
 }
 
 #[test]
 fn every_command_comes_back() {
     let commands = commands();
     let kinds: std::collections::HashSet<_> = commands.iter().map(std::mem::discriminant).collect();
-    assert_eq!(kinds.len(), 15, "a command is missing from the samples");
+    assert_eq!(kinds.len(), 18, "a command is missing from the samples");
     for command in &commands {
         assert_eq!(Command::from_message(command.to_message()).as_ref(), Ok(command));
     }
     let batch = batch(commands);
-    assert_eq!(decode_batch(encode_batch(&batch)), Ok(batch));
+    let unnumbered = Batch { seq: 0, term: Some(0), ..batch.clone() };
+    for batch in [batch, unnumbered] {
+        assert_eq!(decode_batch(encode_batch(&batch)), Ok(batch));
+    }
 }
 
 #[test]
@@ -172,7 +185,19 @@ fn errors_name_the_field() {
         |filter| C::Subscribe(proto::Subscribe { session: session(), filters: vec![subscription(), filter] });
     let nobody = || Some(proto::SessionKey { tenant: vec![0xFF].into(), ..Default::default() });
     for (command, wanted) in [
-        (C::NodeUp(proto::NodeUp { run: None }), "node_up.run is missing"),
+        (C::NodeUp(proto::NodeUp::default()), "node_up.run is missing"),
+        (C::NodeUp(proto::NodeUp { run: run(), address: vec![0xFF].into() }), "node_up.address is not UTF-8"),
+        (C::RemoveNode(proto::RemoveNode { node: 0 }), "remove_node.node is missing"),
+        (C::ForgetRoutes(proto::ForgetRoutes { run: None }), "forget_routes.run is missing"),
+        (C::LiveRoutes(proto::LiveRoutes::default()), "live_routes.run is missing"),
+        (
+            C::LiveRoutes(proto::LiveRoutes { run: run(), add: vec!["a".into(), "a#".into()], remove: vec![] }),
+            "live_routes.add[1] has a '#'",
+        ),
+        (
+            C::LiveRoutes(proto::LiveRoutes { run: run(), add: vec![], remove: vec!["".into()] }),
+            "live_routes.remove[0] is empty",
+        ),
         (C::NodeDown(proto::NodeDown { run: Some(Default::default()) }), "node_down.run.node is missing"),
         (C::Claim(proto::Claim { by: None, ..Default::default() }), "claim.by is missing"),
         (C::Claim(proto::Claim { by: run(), ..Default::default() }), "claim.key is missing"),
@@ -268,7 +293,6 @@ fn errors_name_the_place_in_a_record() {
         (record(1, None), "batch is missing"),
         (record(1, Some(proto::record::Body::Retained(Default::default()))), "batch is missing"),
         (record(1, batch(proto::Batch { origin: None, ..good() })), "batch.origin is missing"),
-        (record(1, batch(proto::Batch { seq: 0, ..good() })), "batch.seq is missing"),
         (
             record(1, batch(proto::Batch { commands: vec![proto::Command { command: None }], ..good() })),
             "batch.commands[0].command is missing",

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use fulmar_mqtt::{QoS, TopicFilter};
 use thiserror::Error;
 
-use super::{DepotPart, EntryPart, FallenPart, Head, OriginPart, Part, ResultsPart, RetainedPart, SessionPart};
+use super::{DepotPart, EntryPart, FallenPart, Head, LiveRoutesPart, OriginPart, Part};
+use super::{ResultsPart, RetainedPart, SessionPart};
 use crate::key::{NodeId, SessionKey};
 use crate::publication::Publication;
 use crate::state::Snapshot;
@@ -47,6 +48,7 @@ enum Stage {
     Start,
     Origins,
     Fallen,
+    LiveRoutes,
     Retained,
     Sessions,
     Ended,
@@ -126,6 +128,7 @@ impl Builder {
             Part::Head(head) => self.head(*head),
             Part::Origin(part) => self.origin(&part),
             Part::Fallen(part) => self.fallen(&part),
+            Part::LiveRoutes(part) => self.live_routes(part),
             Part::Retained(part) => self.retained(part),
             Part::Session(part) => self.session(*part),
             Part::End => self.proceed(Stage::Ended),
@@ -165,6 +168,8 @@ impl Builder {
         let snapshot = &mut self.snapshot;
         (snapshot.limits, snapshot.now, snapshot.epoch_last) = (head.limits, head.now, head.epoch_last);
         (snapshot.position, snapshot.routes_at) = (head.position, head.routes_at);
+        check(head.removed.is_sorted_by(|one, next| one < next), "removed", || "are not in order".to_owned())?;
+        head.removed.iter().for_each(|node| snapshot.origins.restore_removed(*node));
         self.head = head;
         Ok(())
     }
@@ -173,8 +178,9 @@ impl Builder {
         self.proceed(Stage::Origins)?;
         let new = self.snapshot.origins.generation_of(part.node).is_none();
         check(new, "node", || format!("{:016x} has come before", part.node.0))?;
-        let OriginPart { node, generation, alive, applied } = *part;
-        let run = Run { generation, alive, applied, results: Vec::new() };
+        let OriginPart { node, generation, alive, applied, ref address } = *part;
+        check(!self.snapshot.origins.removed(node), "node", || format!("{:016x} was removed", node.0))?;
+        let run = Run { generation, alive, applied, results: Vec::new(), address: (**address).into() };
         self.open = Open::Origin { node, run, seq: 0, results: Vec::new() };
         Ok(())
     }
@@ -204,12 +210,25 @@ impl Builder {
         self.proceed(Stage::Fallen)?;
         let FallenPart { node, generation, at } = *part;
         let origins = &mut self.snapshot.origins;
-        let ended = origins.generation_of(node).is_some_and(|newest| generation <= newest);
-        check(ended && !origins.alive(node, generation), "generation", || format!("{} has not ended", generation.0))?;
+        let ended = origins.has_begun(node, generation) && !origins.alive(node, generation);
+        check(ended, "generation", || format!("{} has not ended", generation.0))?;
         check(origins.fell_at(node, generation).is_none(), "generation", || {
             format!("{} has come before", generation.0)
         })?;
         origins.restore_fallen(node, generation, at);
+        Ok(())
+    }
+
+    fn live_routes(&mut self, part: LiveRoutesPart) -> Result<(), Refusal> {
+        self.proceed(Stage::LiveRoutes)?;
+        let LiveRoutesPart { node, generation, filters } = part;
+        let begun = self.snapshot.origins.has_begun(node, generation);
+        check(begun, "run", || format!("{} of {:016x} is unknown", generation.0, node.0))?;
+        for filter in filters {
+            check(filter.shared().is_none(), "filters", || format!("have the shared {filter}"))?;
+            let ascends = self.snapshot.live_routes.restore(node, generation, &filter);
+            check(ascends, "filters", || "are not in order".to_owned())?;
+        }
         Ok(())
     }
 

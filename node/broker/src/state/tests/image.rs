@@ -45,6 +45,14 @@ fn rich() -> Bench {
     let settlement =
         Settlement { key: key("a"), epoch: a, floor: 0, settled: vec![1], received: vec![0], refused: vec![] };
     bench.run(Command::Settle(vec![settlement]));
+    bench.run(Command::LiveRoutes(Box::new(LiveRoutes {
+        node: ONE,
+        generation: Generation(1),
+        add: vec![filter("live/#"), filter("live/+")],
+        remove: vec![],
+    })));
+    bench.run_all(vec![up(NodeId(5), 1), Command::RemoveNode { node: NodeId(5) }]);
+    bench.run(Command::NodeUp { node: ONE, generation: Generation(1), address: "one:7400".into() });
     bench.run(down(TWO));
     bench.release("b", Epoch(2));
     bench.pass_s(1);
@@ -62,7 +70,7 @@ fn everything_comes_back() {
     assert_eq!(restored, snapshot);
     assert_eq!(sharing(&restored), sharing(&snapshot));
     let names: std::collections::BTreeSet<_> = snapshot.parts().map(|part| part.name()).collect();
-    assert_eq!(names.len(), 8, "all but continued subscriptions: {names:?}");
+    assert_eq!(names.len(), 9, "all but continued subscriptions: {names:?}");
     let state = State::restore(restored);
     audit(&state);
     assert_eq!(state.generation_of(ONE), Some(Generation(1)));
@@ -208,6 +216,10 @@ fn errors_name_part_and_field() {
     let fallen = |node, generation| {
         Part::Fallen(crate::state::image::FallenPart { node, generation: Generation(generation), at: LogTime(0) })
     };
+    let routes = |node, filters: &[&str]| {
+        let filters = filters.iter().map(|text| filter(text)).collect();
+        Part::LiveRoutes(crate::state::image::LiveRoutesPart { node, generation: Generation(1), filters })
+    };
     let dead = |alive| Part::Origin(crate::state::image::OriginPart { alive, ..run.clone() });
 
     let changes: Vec<(Change, &str)> = vec![
@@ -221,6 +233,14 @@ fn errors_name_part_and_field() {
         (head(|head| head.sessions = 2), "part 7 (end): sessions are 1; the head says 2"),
         (head(|head| head.retained = 0), "part 7 (end): retained are 1; the head says 0"),
         (head(|head| (head.books.created, head.books.queued) = (9, 9)), "part 7 (end): books.queued are "),
+        (head(|head| head.removed = vec![TWO, ONE]), "part 0 (head): removed are not in order"),
+        (head(|head| head.removed = vec![ONE]), "part 1 (origin): node 0000000000000001 was removed"),
+        (other(2, routes(NodeId(7), &["a"])), "part 2 (live_routes): run 1 of 0000000000000007 is unknown"),
+        (other(2, routes(ONE, &["b", "a"])), "part 2 (live_routes): filters are not in order"),
+        (other(2, routes(ONE, &["a", "a"])), "part 2 (live_routes): filters are not in order"),
+        (other(2, routes(ONE, &["$share/g/a"])), "part 2 (live_routes): filters have the shared $share/g/a"),
+        (other(3, routes(ONE, &["a"])), "part 5 (queue): body 1 "),
+        (other(6, routes(ONE, &["a"])), "part 6 (live_routes): it is out of place"),
         (head(|head| head.epoch_last = 0), "part 4 (session): epoch is 1; the last one given was 0"),
         (head(|head| head.bodies_made = 0), "part 3 (retained): body is 1; the last one given was 0"),
         (other(0, Part::End), "part 0 (end): it is out of place"),

@@ -4,6 +4,7 @@ mod bounds;
 mod claims;
 mod delivery;
 mod image;
+mod live;
 mod model;
 mod origins;
 mod retained;
@@ -19,8 +20,9 @@ use fulmar_mqtt::property::ForwardProperties;
 use fulmar_mqtt::{QoS, TopicFilter, TopicName};
 
 use super::command::{Batch, Claim, Claimed, Command, Effect, Limits, Outcome, PublishCommand, Release};
-use super::command::{QueueEntry, Settlement, Subscription, Will};
+use super::command::{LiveRoutes, QueueEntry, Settlement, Subscription, Will};
 use super::ledger::{ENTRY_BYTES, RETAINED_BYTES, body_bytes, will_bytes};
+use super::live::{LiveKey, LiveRoutesOfRuns};
 use super::subscriptions::RouteKey;
 use super::{State, queue::Queue};
 use crate::key::{Epoch, Generation, LogTime, NodeId, SessionKey};
@@ -78,6 +80,10 @@ fn publish(publication: Publication) -> Command {
     }))
 }
 
+fn up(node: NodeId, generation: u64) -> Command {
+    Command::NodeUp { node, generation: Generation(generation), address: "".into() }
+}
+
 fn down(node: NodeId) -> Command {
     Command::NodeDown { node, generation: Generation(1) }
 }
@@ -100,7 +106,7 @@ impl Bench {
         let seqs = BTreeMap::new();
         let mut bench = Bench { state: State::new(limits), seqs, at: LogTime(0), effects: vec![], driver: NodeId(9) };
         for node in [ONE, TWO] {
-            bench.run(Command::NodeUp { node, generation: Generation(1) });
+            bench.run(up(node, 1));
         }
         bench
     }
@@ -113,7 +119,8 @@ impl Bench {
     fn run_all(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
         let seq = self.seqs.entry(self.driver).or_default();
         *seq += 1;
-        let batch = Batch { node: self.driver, generation: Generation(1), seq: *seq, at: self.at, commands };
+        let (node, generation) = (self.driver, Generation(1));
+        let batch = Batch { node, generation, seq: *seq, term: None, at: self.at, commands };
         self.effects.clear();
         let outcomes = self.state.apply(&batch, &mut self.effects).unwrap();
         audit(&self.state);
@@ -225,9 +232,16 @@ fn audit(state: &State) {
     assert_eq!(rebuilt.snapshot(), state.snapshot());
     assert_eq!(rebuilt.timers, state.timers);
     assert_eq!(rebuilt.routes.len(), state.routes.len());
+    assert_eq!(rebuilt.live.len(), state.live.len());
+    for (node, generation, filter) in LiveRoutesOfRuns::iter(&state.kept.live_routes) {
+        assert!(state.live.get(filter, &LiveKey::Node(node, generation)).is_some());
+    }
     for (key, session) in &sessions {
         for (filter, route) in session.routes() {
             assert_eq!(state.routes.get(filter, &RouteKey::Session((*key).clone())), Some(&route));
+        }
+        for filter in session.live_filters() {
+            assert!(state.live.get(filter, &LiveKey::Session((*key).clone())).is_some());
         }
         for sub in session.subscriptions().iter().filter(|sub| sub.filter.shared().is_some()) {
             let member = state.kept.groups.get(&sub.filter).and_then(|g| g.members().find(|(name, _)| name == key));
@@ -238,6 +252,8 @@ fn audit(state: &State) {
         assert!(group.members().all(|(key, _)| !state.subscriptions(key).is_empty()));
         let routed = state.routes.get(filter, &RouteKey::Group(Arc::clone(filter))).is_some();
         assert_eq!(routed, group.durable());
+        let live = state.live.get(filter, &LiveKey::Group(Arc::clone(filter))).is_some();
+        assert_eq!(live, !group.durable());
         assert_eq!(state.shared_group_is_durable(filter), group.durable());
     }
 }

@@ -75,6 +75,14 @@ enum Step {
     NodeUp {
         node: u64,
     },
+    Routes {
+        node: u64,
+        add: Vec<usize>,
+        remove: Vec<usize>,
+    },
+    Remove {
+        node: u64,
+    },
     Due {
         commands_max: usize,
     },
@@ -120,6 +128,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (who(), 0..FILTERS.len()).prop_map(|(who, filter)| Step::Replay { who, filter }),
         1 => (1..4_u64).prop_map(|node| Step::NodeDown { node }),
         1 => (1..4_u64).prop_map(|node| Step::NodeUp { node }),
+        4 => (1..4_u64, vec(0..FILTERS.len(), 0..4), vec(0..FILTERS.len(), 0..2))
+            .prop_map(|(node, add, remove)| Step::Routes { node, add, remove }),
+        1 => prop_oneof![9 => 4..6_u64, 1 => 1..4_u64].prop_map(|node| Step::Remove { node }),
         5 => (1..5_usize).prop_map(|commands_max| Step::Due { commands_max }),
         3 => (0..4000_u64).prop_map(|ms| Step::Pass { ms }),
         1 => (1..8_u32, 300..5000_u64, 0..10_u32).prop_map(|(entries, bytes, ttl_s)| Step::Limit { entries, bytes, ttl_s }),
@@ -211,8 +222,14 @@ impl Pair {
             Step::NodeDown { node } => Command::NodeDown { node: NodeId(node), generation: generation(self, node) },
             Step::NodeUp { node } => {
                 *self.generations.entry(node).or_insert(1) += 1;
-                Command::NodeUp { node: NodeId(node), generation: generation(self, node) }
+                up(NodeId(node), generation(self, node).0)
             }
+            Step::Routes { node, add, remove } => {
+                let named = |numbers: Vec<usize>| numbers.into_iter().map(|at| filter(FILTERS[at])).collect();
+                let (generation, node) = (generation(self, node), NodeId(node));
+                Command::LiveRoutes(Box::new(LiveRoutes { node, generation, add: named(add), remove: named(remove) }))
+            }
+            Step::Remove { node } => Command::RemoveNode { node: NodeId(node) },
             Step::Limit { entries, bytes, ttl_s } => Command::SetLimits(Limits {
                 queue_entries_max: entries,
                 queue_bytes_max: bytes / 2,
@@ -231,12 +248,24 @@ impl Pair {
 
     fn run(&mut self, commands: Vec<Command>) {
         self.seq += 1;
-        let batch = Batch { node: NodeId(9), generation: Generation(1), seq: self.seq, at: self.at, commands };
+        self.apply(self.seq, commands);
+    }
+
+    fn apply(&mut self, seq: u64, commands: Vec<Command>) {
+        let before = (answers(&self.one), self.one.subscriptions_version());
+        let batch = Batch { node: NodeId(9), generation: Generation(1), seq, term: None, at: self.at, commands };
         let (mut one, mut two) = (Vec::new(), Vec::new());
         let outcomes = self.one.apply(&batch, &mut one).unwrap();
         assert_eq!(self.two.apply(&batch, &mut two).as_ref(), Ok(&outcomes));
         assert_eq!(one, two);
         assert_eq!(outcomes.len(), batch.commands.len());
+        let changed = answers(&self.one) != before.0;
+        assert!(!changed || self.one.subscriptions_version() > before.1, "another answer under the same version");
+        if seq == 0 {
+            return;
+        }
+        assert_eq!(self.two.outcomes_of(NodeId(9), Generation(1), seq).as_ref(), Some(&outcomes));
+        assert_eq!(self.two.applied_seq(NodeId(9), Generation(1)), seq);
         self.last = Some((batch, outcomes));
     }
 
@@ -250,7 +279,22 @@ impl Pair {
         assert_eq!(image::sharing(&imaged), image::sharing(&one));
         audit(&self.one);
         audit(&self.two);
+        live::check_answers(&self.one);
+        assert_eq!(answers(&self.one), answers(&self.two));
     }
+}
+
+/// Everything that caches of matches may hold.
+fn answers(state: &State) -> Vec<String> {
+    let mut answers = Vec::new();
+    for topic in TOPICS.map(topic) {
+        answers.push(format!("{}", state.has_durable_match(&topic)));
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+            answers.push(format!("{:?}", (state.live_nodes(&topic, qos), state.live_groups(&topic, qos))));
+        }
+    }
+    answers.extend(FILTERS.iter().map(|text| format!("{:?}", state.shared_members(&filter(text)))));
+    answers
 }
 
 proptest! {
@@ -261,7 +305,7 @@ proptest! {
         let state = || State::new(Limits { queue_entries_max: 8, ..Limits::default() });
         let mut pair =
             Pair { one: state(), two: state(), seq: 0, generations: BTreeMap::new(), at: LogTime(0), last: None };
-        pair.run((1..4).map(|node| Command::NodeUp { node: NodeId(node), generation: Generation(1) }).collect());
+        pair.run((1..4).map(|node| up(NodeId(node), 1)).collect());
         for steps in batches {
             let mut commands = Vec::new();
             for step in &steps {
@@ -277,7 +321,11 @@ proptest! {
                     prop_assert!(effects.is_empty() && pair.one.snapshot() == before);
                 }
             }
-            pair.run(commands);
+            if steps.iter().all(|step| matches!(step, Step::Due { .. } | Step::NodeDown { .. })) {
+                pair.apply(0, commands);
+            } else {
+                pair.run(commands);
+            }
             pair.check();
         }
         // In the end everything falls due, and nothing is left behind.
@@ -294,6 +342,6 @@ proptest! {
         prop_assert_eq!(pair.one.session_count(), 0);
         prop_assert!(pair.one.next_due().is_none_or(|at| at > pair.at));
         prop_assert_eq!(pair.one.books().queued, 0);
-        prop_assert!(pair.one.routes.is_empty() && pair.one.kept.groups.is_empty());
+        prop_assert!(pair.one.routes.is_empty() && pair.one.live.is_empty() && pair.one.kept.groups.is_empty());
     }
 }

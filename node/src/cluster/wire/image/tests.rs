@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 
-const PARTS: u32 = 9;
+const PARTS: u32 = 10;
 
 /// Parts of any content that a message can carry.
 struct Random(StdRng);
@@ -178,12 +178,14 @@ impl Random {
                 bytes: self.number(),
                 sessions: self.number(),
                 retained: self.number(),
+                removed: self.list(Random::node),
             })),
             1 => Part::Origin(OriginPart {
                 node: self.node(),
                 generation: Generation(self.number()),
                 alive: self.0.random(),
                 applied: self.number(),
+                address: self.some(Random::text).unwrap_or_default().into(),
             }),
             2 => Part::Results(ResultsPart { seq: self.number(), outcomes: self.list(Random::outcome) }),
             3 => Part::Fallen(FallenPart {
@@ -195,6 +197,11 @@ impl Random {
             5 => Part::Session(Box::new(self.session())),
             6 => Part::Subscriptions(self.list(Random::subscription)),
             7 => Part::Queue(self.list(Random::entry)),
+            8 => Part::LiveRoutes(LiveRoutesPart {
+                node: self.node(),
+                generation: Generation(self.number()),
+                filters: self.list(|random| random.subscription().filter),
+            }),
             _ => Part::End,
         }
     }
@@ -253,7 +260,7 @@ fn a_state_comes_back() {
         commands.push(Command::Publish(Box::new(publish)));
     }
     let mut state = State::new(Limits::default());
-    state.apply(&Batch { node, generation, seq: 1, at: LogTime(5), commands }, &mut Vec::new()).unwrap();
+    state.apply(&Batch { node, generation, seq: 1, term: None, at: LogTime(5), commands }, &mut Vec::new()).unwrap();
     let snapshot = state.snapshot();
     let mut builder = Builder::default();
     for part in snapshot.parts() {
@@ -279,6 +286,14 @@ fn errors_name_the_field() {
         (Message::Head(Default::default()), "head.limits is missing"),
         (Message::Head(proto::SnapshotHead { limits, ..Default::default() }), "head.books is missing"),
         (Message::Origin(Default::default()), "origin.run is missing"),
+        (Message::LiveRoutes(Default::default()), "live_routes.run is missing"),
+        (
+            Message::LiveRoutes(proto::SnapshotLiveRoutes {
+                run: Some(proto::NodeRun { node: 1, generation: 1 }),
+                filters: vec!["".into()],
+            }),
+            "live_routes.filters[0] is empty",
+        ),
         (Message::Fallen(proto::SnapshotFallen { run: Some(Default::default()), at_ms: 1 }), "fallen.run.node is"),
         (results(proto::Outcome { outcome: None }), "results.outcomes[1].outcome is missing"),
         (results(refused(5)), "results.outcomes[1].refused.reason is 5, out of its range"),
