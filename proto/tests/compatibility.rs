@@ -179,7 +179,7 @@ fn later_samples() -> Vec<(String, Sample)> {
     use snapshot_record::Part as P;
     let record = |body| Sample::Record(Record { format_version: FORMAT_VERSION, body: Some(body) });
     let filters = || vec!["a/#".into(), "b".into()];
-    let of_command = |(name, command)| (format!("{name}"), record(record::Body::Batch(batch(command))));
+    let of_command = |(name, command): (&str, C)| (name.to_owned(), record(record::Body::Batch(batch(command))));
     let mut samples: Vec<(String, Sample)> = [
         ("NodeUp.address", C::NodeUp(NodeUp { run: Some(run()), address: "a:7400".into() })),
         ("LiveRoutes", C::LiveRoutes(LiveRoutes { run: Some(run()), add: filters(), remove: vec!["c/+".into()] })),
@@ -204,6 +204,23 @@ fn later_samples() -> Vec<(String, Sample)> {
             (format!("Snapshot.{name}"), Sample::Snapshot(record))
         }),
     );
+    samples.push(("Expand".to_owned(), record(record::Body::Batch(batch(C::Expand(Expand {}))))));
+    let receiver = SnapshotReceiver {
+        key: Some(key("s1")),
+        qos: Qos::AtLeastOnce.into(),
+        retain_as_published: true,
+        subscription_ids: vec![1, 300],
+        group: "$share/g/a".into(),
+    };
+    let expansion = SnapshotExpansion {
+        continues: true,
+        body: 4,
+        publication: Some(publication()),
+        expires_at_ms: Some(0),
+        receivers: vec![receiver, SnapshotReceiver { key: Some(key("s0")), ..Default::default() }],
+    };
+    let record = SnapshotRecord { format_version: FORMAT_VERSION, part: Some(P::Expansion(expansion)) };
+    samples.push(("Snapshot.Expansion".to_owned(), Sample::Snapshot(record)));
     samples
 }
 

@@ -43,7 +43,7 @@ pub(super) enum Fate {
 pub struct Books {
     pub created: u64,
     pub delivered: u64,
-    /// Now in queues.
+    /// Now in queues, or waiting for their turn to be put there.
     pub queued: u64,
     pub expired: u64,
     pub(super) dropped: [u64; DROPPED.len()],

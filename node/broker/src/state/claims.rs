@@ -219,6 +219,7 @@ impl State {
                 self.kept.ledger.settled(entry, Fate::Dropped(reason));
             }
         }
+        self.withdraw(&key, reason, out);
         out.effects.push(Effect::Ended { key, epoch: session.epoch });
     }
 }

@@ -95,6 +95,8 @@ pub enum Command {
         node: NodeId,
         generation: Generation,
     },
+    /// Puts publishes that wait for their turn into at most [`super::EXPANSION_STEP_MAX`] queues; Stale if none waits.
+    Expand,
 }
 
 /// What changes of the filters that a run of a node wants live messages for. Each set only grows or shrinks by name, so

@@ -9,7 +9,8 @@
 //! | 4 | [`Part::LiveRoutes`] | ascending by node, generation and filter |
 //! | 5 | [`Part::Retained`] | in the order of the retained store |
 //! | 6 | [`Part::Session`], after each its [`Part::Queue`] | ascending by key |
-//! | 7 | [`Part::End`] | once |
+//! | 7 | [`Part::Expansion`] | in the order of the log |
+//! | 8 | [`Part::End`] | once |
 //!
 //! [`Part::Subscriptions`] goes on with a list that was too long: that of the session, or of the last claim in the
 //! results, before it. A message that many hold is in the first part that mentions it; later ones give its number.
@@ -24,6 +25,7 @@ use fulmar_mqtt::packet::SubscriptionIds;
 use fulmar_mqtt::{QoS, TopicFilter};
 
 use super::command::{Claimed, Limits, Outcome, Phase, Subscription, Will};
+use super::expansion::Expansion;
 use super::ledger::SOLE;
 use super::origins::Run;
 use super::queue::{Entry, NEVER, Queue};
@@ -54,6 +56,7 @@ pub enum Part {
     Subscriptions(Vec<Subscription>),
     /// The session's queue goes on with these, ascending by `seq`.
     Queue(Vec<EntryPart>),
+    Expansion(ExpansionPart),
     End,
 }
 
@@ -160,6 +163,32 @@ pub struct EntryPart {
     pub phase: Phase,
 }
 
+/// A publish that waits to be put into queues.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExpansionPart {
+    /// More receivers of the expansion in the part before it; the other fields are as there.
+    pub continues: bool,
+    /// The message's number if it may have other holders; else 0.
+    pub body: u64,
+    /// `None`: the message is in an earlier part, with this number.
+    pub publication: Option<Arc<Publication>>,
+    /// `None`: never.
+    pub expires_at: Option<LogTime>,
+    /// Descending by key.
+    pub receivers: Vec<ReceiverPart>,
+}
+
+/// A session that is to get it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReceiverPart {
+    pub key: SessionKey,
+    pub qos: QoS,
+    pub retain_as_published: bool,
+    pub subscription_ids: SubscriptionIds,
+    /// The shared subscription that chose it.
+    pub group: Option<Arc<TopicFilter>>,
+}
+
 impl Part {
     /// For errors and logs.
     #[must_use]
@@ -174,6 +203,7 @@ impl Part {
             Part::Session(_) => "session",
             Part::Subscriptions(_) => "subscriptions",
             Part::Queue(_) => "queue",
+            Part::Expansion(_) => "expansion",
             Part::End => "end",
         }
     }
@@ -283,7 +313,7 @@ fn page(list: &mut &[Subscription]) -> Vec<Subscription> {
     taken.to_vec()
 }
 
-/// Sessions by key, each with its continuations.
+/// Sessions by key, each with its continuations, and then the publishes that wait.
 struct Sessions<'a> {
     waiting: std::vec::IntoIter<(&'a SessionKey, &'a Session)>,
     /// Of the session that has begun: subscriptions and entries that have not been given yet.
@@ -291,6 +321,9 @@ struct Sessions<'a> {
     queue: Option<(&'a Queue, u64)>,
     /// Numbers of messages that have been given, the retained ones left out.
     given: HashSet<u64>,
+    /// After the sessions: publishes that wait, and how many receivers of the first one have been given.
+    expansions: Vec<&'a Expansion>,
+    receivers_given: usize,
     snapshot: &'a Snapshot,
 }
 
@@ -298,7 +331,17 @@ impl<'a> Sessions<'a> {
     fn of(snapshot: &'a Snapshot) -> Sessions<'a> {
         let mut sorted: Vec<_> = snapshot.sessions.iter().collect();
         sorted.sort_unstable_by_key(|(key, _)| *key);
-        Sessions { waiting: sorted.into_iter(), subscriptions: &[], queue: None, given: HashSet::new(), snapshot }
+        let mut expansions: Vec<_> = snapshot.expansions.iter().collect();
+        expansions.reverse();
+        Sessions {
+            waiting: sorted.into_iter(),
+            subscriptions: &[],
+            queue: None,
+            given: HashSet::new(),
+            expansions,
+            receivers_given: 0,
+            snapshot,
+        }
     }
 
     fn begin(&mut self, key: &SessionKey, session: &'a Session) -> Part {
@@ -338,12 +381,10 @@ impl<'a> Sessions<'a> {
     }
 
     fn entry(&mut self, seq: u64, entry: &Entry) -> EntryPart {
-        let known = entry.body != SOLE
-            && (self.snapshot.ledger.number_of(&entry.publication) == entry.body || !self.given.insert(entry.body));
         EntryPart {
             seq,
             body: entry.body,
-            publication: (!known).then(|| Arc::clone(&entry.publication)),
+            publication: self.mention(&entry.publication, entry.body),
             expires_at: time(entry.expires_at),
             subscription_ids: entry.subscription_ids.clone(),
             group: entry.group.clone(),
@@ -351,6 +392,42 @@ impl<'a> Sessions<'a> {
             retain: entry.retain,
             phase: entry.phase,
         }
+    }
+
+    /// A message, unless an earlier part has it.
+    fn mention(&mut self, publication: &Arc<Publication>, body: u64) -> Option<Arc<Publication>> {
+        let known = body != SOLE && (self.snapshot.ledger.number_of(publication) == body || !self.given.insert(body));
+        (!known).then(|| Arc::clone(publication))
+    }
+
+    /// More receivers of the publish whose turn it is.
+    fn expansion(&mut self) -> Option<Part> {
+        let expansion = *self.expansions.last()?;
+        let (continues, mut bytes, mut receivers) = (self.receivers_given > 0, 0, Vec::new());
+        for receiver in expansion.receivers.iter().skip(self.receivers_given) {
+            if bytes >= PART_BYTES {
+                break;
+            }
+            let (key, group) = (receiver.key.clone(), receiver.group.clone());
+            let texts =
+                [key.tenant(), key.dialect(), key.identity(), group.as_ref().map_or("", |group| group.as_str())];
+            bytes += ELEMENT_BYTES + texts.iter().map(|text| text.len()).sum::<usize>();
+            receivers.push(ReceiverPart {
+                key,
+                qos: receiver.qos,
+                retain_as_published: receiver.retain_as_published,
+                subscription_ids: receiver.subscription_ids.clone(),
+                group,
+            });
+        }
+        self.receivers_given += receivers.len();
+        if self.receivers_given >= expansion.receivers.len() {
+            self.expansions.pop();
+            self.receivers_given = 0;
+        }
+        let publication = if continues { None } else { self.mention(&expansion.publication, expansion.body) };
+        let (body, expires_at) = (expansion.body, time(expansion.expires_at));
+        Some(Part::Expansion(ExpansionPart { continues, body, publication, expires_at, receivers }))
     }
 }
 
@@ -365,8 +442,10 @@ impl Iterator for Sessions<'_> {
         if !entries.is_empty() {
             return Some(Part::Queue(entries));
         }
-        let (key, session) = self.waiting.next()?;
-        Some(self.begin(key, session))
+        match self.waiting.next() {
+            Some((key, session)) => Some(self.begin(key, session)),
+            None => self.expansion(),
+        }
     }
 }
 

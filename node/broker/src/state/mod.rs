@@ -9,6 +9,7 @@ mod books;
 mod bounds;
 mod claims;
 pub mod command;
+mod expansion;
 pub mod image;
 mod ledger;
 mod live;
@@ -32,12 +33,14 @@ use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
 pub use books::{Books, DROPPED, Dropped};
 pub use claims::WILL_PAYLOAD_BYTES_MAX;
+pub use expansion::EXPANSION_STEP_MAX;
 pub use live::{NodeRun, ROUTES_FORGOTTEN_MAX, SharedMember};
 pub use origins::{BatchError, RESULTS_KEPT};
 pub use session::SessionView;
 pub use timers::DUE_MAX;
 
 use command::{Batch, Command, Effect, Limits, Outcome, Owner, QueueEntry, Subscription};
+use expansion::Expansions;
 use ledger::Ledger;
 use live::{LiveKey, LiveRoutesOfRuns};
 use origins::{Announced, Origins};
@@ -68,6 +71,8 @@ pub struct Snapshot {
     retained: Retained,
     /// Retained messages that expire, by when.
     retained_due: RedBlackTreeMapSync<(LogTime, TopicName), ()>,
+    /// Publishes that wait for their turn to be put into queues.
+    expansions: Expansions,
     ledger: Ledger,
 }
 
@@ -125,6 +130,7 @@ impl State {
             Command::NodeDown { node, generation } => self.node_down(*node, *generation, out.effects),
             Command::RemoveNode { node } => self.remove_node(*node, out.effects),
             Command::LiveRoutes(routes) => self.change_live_routes(routes),
+            Command::Expand => self.expand(out),
             Command::ForgetRoutes { node, generation } => self.forget_live_routes(*node, *generation),
             Command::Claim(claim) => self.claim(claim, out),
             Command::Release(release) => self.release(release, out),
@@ -375,6 +381,7 @@ impl Snapshot {
             groups: HashTrieMapSync::new_sync(),
             retained: Retained::default(),
             retained_due: RedBlackTreeMapSync::new_sync(),
+            expansions: Expansions::default(),
             ledger: Ledger::default(),
         }
     }
@@ -389,6 +396,7 @@ impl PartialEq for Snapshot {
             && self.sessions == other.sessions
             && self.groups == other.groups
             && self.retained_due == other.retained_due
+            && self.expansions == other.expansions
             && self.ledger == other.ledger
             && retain::equal(&self.retained, &other.retained)
     }

@@ -6,7 +6,8 @@ use fulmar_mqtt::packet::SubscriptionIds;
 use fulmar_mqtt::{QoS, ReasonCode, TopicFilter, TopicName};
 
 use super::books::{Dropped, Fate};
-use super::command::{Effect, Outcome, Phase, PublishCommand, Subscription};
+use super::command::{Effect, Outcome, PublishCommand, Subscription};
+use super::expansion::Expansion;
 use super::ledger::{ENTRY_BYTES, body_bytes};
 use super::queue::{Entry, NEVER};
 use super::session::Session;
@@ -16,7 +17,7 @@ use crate::key::{Epoch, SessionKey};
 use crate::publication::{Delivery, Publication, Via};
 
 /// A session that a publication goes to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Receiver {
     pub(super) key: SessionKey,
     /// The lower of the published and the highest granted one.
@@ -163,8 +164,8 @@ impl State {
         receivers
     }
 
-    /// Puts a message into the queues of its receivers, once for all of them; QoS 0 goes to the owner at once. Gives
-    /// how many got it.
+    /// Puts a message into the queues of its receivers, once for all of them, or has it wait for its turn; QoS 0 goes to
+    /// the owner at once. Gives how many got it, or will.
     pub(super) fn deliver(
         &mut self,
         publication: &Arc<Publication>,
@@ -196,19 +197,19 @@ impl State {
         }
         let retained = self.kept.retained.get(&publication.topic).is_some_and(|held| Arc::ptr_eq(held, publication));
         let body = self.kept.ledger.hold(publication, entries, retained);
+        let ttl = Some(self.kept.limits.queue_ttl_s).filter(|s| *s > 0).map(|s| self.kept.now.plus_s(u64::from(s)));
+        let expires_at = publication.expires_at.or(ttl).unwrap_or(NEVER);
+        let publication = Arc::clone(publication);
+        let expansion = Expansion { publication, body, expires_at, receivers: Arc::default() };
+        if self.must_wait(durable.len()) {
+            self.expand_later(expansion, durable);
+            return reached + entries;
+        }
         for receiver in durable {
-            let entry = self.entry(&receiver, publication, body);
+            let entry = expansion.entry(&receiver);
             reached += u32::from(self.enqueue(&receiver, entry, false, out));
         }
         reached
-    }
-
-    fn entry(&self, receiver: &Receiver, publication: &Arc<Publication>, body: u64) -> Entry {
-        let Delivery { publication, qos, retain, subscription_ids } = receiver.delivery(publication);
-        let ttl = Some(self.kept.limits.queue_ttl_s).filter(|s| *s > 0).map(|s| self.kept.now.plus_s(u64::from(s)));
-        let expires_at = publication.expires_at.or(ttl).unwrap_or(NEVER);
-        let group = receiver.group.clone();
-        Entry { publication, body, expires_at, subscription_ids, group, qos, retain, phase: Phase::Queued }
     }
 
     /// Appends to a session's queue, dropping its oldest entries for want of room. `moved`: the obligation comes from

@@ -71,18 +71,11 @@ impl State {
     pub fn due(&self, now: LogTime, commands_max: usize) -> Vec<Command> {
         let most = commands_max.min(DUE_MAX);
         let orphans = self.kept.origins.fallen().flat_map(|(node, generation)| self.owned_by(*node, *generation));
-        let mut commands: Vec<Command> = orphans
-            .take(most)
-            .map(|(epoch, key)| {
-                Command::Release(Release {
-                    key: key.clone(),
-                    epoch,
-                    discard_will: false,
-                    expiry_s: None,
-                    sent_below: None,
-                })
-            })
-            .collect();
+        let mut commands = self.due_expansions(most);
+        let releases = orphans.take(most - commands.len()).map(|(epoch, key)| {
+            Command::Release(Release { key: key.clone(), epoch, discard_will: false, expiry_s: None, sent_below: None })
+        });
+        commands.extend(releases);
         let forgotten = self.kept.live_routes.unwanted(&self.kept.origins);
         commands.extend(
             forgotten.take(most - commands.len()).map(|(node, generation)| Command::ForgetRoutes { node, generation }),
@@ -114,7 +107,7 @@ impl State {
     #[must_use]
     pub fn next_due(&self) -> Option<LogTime> {
         let unwanted = self.kept.live_routes.unwanted(&self.kept.origins).next().is_some();
-        if unwanted || self.kept.origins.fallen().next().is_some() {
+        if unwanted || !self.kept.expansions.is_empty() || self.kept.origins.fallen().next().is_some() {
             return Some(self.kept.now);
         }
         let session = self.timers.due.keys().next().map(|(at, _)| *at);

@@ -79,6 +79,7 @@ impl Wire for Command {
             Command::SetLimits(limits) => Message::SetLimits(proto::SetLimits { limits: Some(limits.to_message()) }),
             Command::LiveRoutes(routes) => Message::LiveRoutes(routes.to_message()),
             Command::RemoveNode { node } => Message::RemoveNode(proto::RemoveNode { node: node.0 }),
+            Command::Expand => Message::Expand(proto::Expand {}),
             Command::ForgetRoutes { node, generation } => {
                 Message::ForgetRoutes(proto::ForgetRoutes { run: Some((*node, *generation).to_message()) })
             }
@@ -114,6 +115,7 @@ fn name(message: &Message) -> &'static str {
         Message::LiveRoutes(_) => "live_routes",
         Message::RemoveNode(_) => "remove_node",
         Message::ForgetRoutes(_) => "forget_routes",
+        Message::Expand(_) => "expand",
     }
 }
 
@@ -159,6 +161,7 @@ fn command(message: Message) -> Result<Command, Error> {
         Message::SetLimits(set) => Command::SetLimits(required("limits", set.limits)?),
         Message::LiveRoutes(routes) => Command::LiveRoutes(Box::new(LiveRoutes::from_message(routes)?)),
         Message::RemoveNode(remove) => Command::RemoveNode { node: node("node", remove.node)? },
+        Message::Expand(proto::Expand {}) => Command::Expand,
         Message::ForgetRoutes(forget) => {
             let (node, generation) = required("run", forget.run)?;
             Command::ForgetRoutes { node, generation }

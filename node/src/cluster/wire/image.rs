@@ -8,12 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fulmar_broker::state::command::{Claimed, Limits, Outcome, Owner, Phase, Subscription, Will};
 use fulmar_broker::state::image::{
-    DepotPart, EntryPart, FallenPart, Head, LiveRoutesPart, OriginPart, Part, Place, ResultsPart, RetainedPart,
-    SessionPart,
+    DepotPart, EntryPart, ExpansionPart, FallenPart, Head, LiveRoutesPart, OriginPart, Part, Place, ReceiverPart,
+    ResultsPart, RetainedPart, SessionPart,
 };
 use fulmar_broker::state::{Books, Dropped};
 use fulmar_broker::{Epoch, LogTime, Publication};
-use fulmar_mqtt::ReasonCode;
+use fulmar_mqtt::{ReasonCode, TopicFilter};
 use fulmar_proto::Message as _;
 use fulmar_proto::types::v1::{self as proto, outcome::Outcome as OutcomeMessage, snapshot_record::Part as Message};
 
@@ -55,6 +55,7 @@ impl Wire for Part {
                 Message::Subscriptions(proto::SnapshotSubscriptions { subscriptions: messages(list) })
             }
             Part::Queue(entries) => Message::Queue(proto::SnapshotQueue { entries: messages(entries) }),
+            Part::Expansion(expansion) => Message::Expansion(expansion.to_message()),
             Part::End => Message::End(proto::SnapshotEnd {}),
         }
     }
@@ -72,6 +73,7 @@ impl Wire for Part {
                 Part::Subscriptions(each("subscriptions.subscriptions", list.subscriptions, Wire::from_message)?)
             }
             Message::Queue(queue) => Part::Queue(each("queue.entries", queue.entries, Wire::from_message)?),
+            Message::Expansion(expansion) => Part::Expansion(field("expansion", expansion)?),
             Message::End(proto::SnapshotEnd {}) => Part::End,
         })
     }
@@ -79,6 +81,16 @@ impl Wire for Part {
 
 fn messages<T: Wire>(list: &[T]) -> Vec<T::Message> {
     list.iter().map(Wire::to_message).collect()
+}
+
+/// The shared subscription that chose a session; empty if none did.
+fn group_bytes(group: Option<&Arc<TopicFilter>>) -> Bytes {
+    group.map(|filter| copied(filter.as_str())).unwrap_or_default()
+}
+
+fn group(name: &str, bytes: Bytes) -> Result<Option<Arc<TopicFilter>>, Error> {
+    let group = Some(bytes).filter(|bytes| !bytes.is_empty()).map(filter).transpose();
+    group.map(|group| group.map(Arc::new)).map_err(|error| error.within(name))
 }
 
 fn received(ids: &[u16]) -> Vec<u32> {
@@ -369,7 +381,7 @@ impl Wire for EntryPart {
             publication: self.publication.as_ref().map(|publication| publication.to_message()),
             expires_at_ms: self.expires_at.map(|at| at.0),
             subscription_ids: self.subscription_ids.to_vec(),
-            group: self.group.as_ref().map(|filter| copied(filter.as_str())).unwrap_or_default(),
+            group: group_bytes(self.group.as_ref()),
             qos: self.qos as i32,
             retain: self.retain,
             phase: match self.phase {
@@ -386,18 +398,64 @@ impl Wire for EntryPart {
             Ok(proto::Phase::Received) => Phase::Received,
             Err(_) => return Err(Error::new("phase", Problem::Unknown(message.phase))),
         };
-        let group = Some(message.group).filter(|group| !group.is_empty());
-        let group = group.map(|group| filter(group).map_err(|error| error.within("group"))).transpose()?;
         Ok(EntryPart {
             seq: message.seq,
             body: message.body,
             publication: optional::<Publication>("publication", message.publication)?.map(Arc::new),
             expires_at: message.expires_at_ms.map(LogTime),
             subscription_ids: subscription_ids("subscription_ids", message.subscription_ids)?,
-            group: group.map(Arc::new),
+            group: group("group", message.group)?,
             qos: qos("qos", message.qos)?,
             retain: message.retain,
             phase,
+        })
+    }
+}
+
+impl Wire for ExpansionPart {
+    type Message = proto::SnapshotExpansion;
+
+    fn to_message(&self) -> proto::SnapshotExpansion {
+        proto::SnapshotExpansion {
+            continues: self.continues,
+            body: self.body,
+            publication: self.publication.as_ref().map(|publication| publication.to_message()),
+            expires_at_ms: self.expires_at.map(|at| at.0),
+            receivers: messages(&self.receivers),
+        }
+    }
+
+    fn from_message(message: proto::SnapshotExpansion) -> Result<ExpansionPart, Error> {
+        Ok(ExpansionPart {
+            continues: message.continues,
+            body: message.body,
+            publication: optional::<Publication>("publication", message.publication)?.map(Arc::new),
+            expires_at: message.expires_at_ms.map(LogTime),
+            receivers: each("receivers", message.receivers, Wire::from_message)?,
+        })
+    }
+}
+
+impl Wire for ReceiverPart {
+    type Message = proto::SnapshotReceiver;
+
+    fn to_message(&self) -> proto::SnapshotReceiver {
+        proto::SnapshotReceiver {
+            key: Some(self.key.to_message()),
+            qos: self.qos as i32,
+            retain_as_published: self.retain_as_published,
+            subscription_ids: self.subscription_ids.to_vec(),
+            group: group_bytes(self.group.as_ref()),
+        }
+    }
+
+    fn from_message(message: proto::SnapshotReceiver) -> Result<ReceiverPart, Error> {
+        Ok(ReceiverPart {
+            key: required("key", message.key)?,
+            qos: qos("qos", message.qos)?,
+            retain_as_published: message.retain_as_published,
+            subscription_ids: subscription_ids("subscription_ids", message.subscription_ids)?,
+            group: group("group", message.group)?,
         })
     }
 }

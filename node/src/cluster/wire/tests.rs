@@ -84,6 +84,7 @@ fn commands() -> Vec<Command> {
         })),
         Command::LiveRoutes(Box::new(LiveRoutes { node, generation, add: vec![], remove: vec![] })),
         Command::RemoveNode { node },
+        Command::Expand,
         Command::ForgetRoutes { node, generation },
         Command::ExpireSession { key: key("s"), epoch: Epoch(0) },
         Command::ExpireRetained(vec![topic_name("a/b"), topic_name("a")]),
@@ -139,7 +140,7 @@ fn batch(commands: Vec<Command>) -> Batch {
 fn every_command_comes_back() {
     let commands = commands();
     let kinds: std::collections::HashSet<_> = commands.iter().map(std::mem::discriminant).collect();
-    assert_eq!(kinds.len(), 18, "a command is missing from the samples");
+    assert_eq!(kinds.len(), 19, "a command is missing from the samples");
     for command in &commands {
         assert_eq!(Command::from_message(command.to_message()).as_ref(), Ok(command));
     }

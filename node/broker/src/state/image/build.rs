@@ -7,14 +7,16 @@ use std::sync::Arc;
 use fulmar_mqtt::{QoS, TopicFilter};
 use thiserror::Error;
 
-use super::{DepotPart, EntryPart, FallenPart, Head, LiveRoutesPart, OriginPart, Part};
+use super::{DepotPart, EntryPart, ExpansionPart, FallenPart, Head, LiveRoutesPart, OriginPart, Part};
 use super::{ResultsPart, RetainedPart, SessionPart};
 use crate::key::{NodeId, SessionKey};
 use crate::publication::Publication;
 use crate::state::Snapshot;
 use crate::state::command::{Limits, Outcome, Phase, Subscription, Will};
+use crate::state::expansion::Expansion;
 use crate::state::ledger::{Ledger, SOLE};
 use crate::state::origins::{RESULTS_KEPT, Run};
+use crate::state::publish::Receiver;
 use crate::state::queue::{Entry, NEVER, Queue, SPAN_MAX};
 use crate::state::session::{Place, Session};
 use crate::state::shared::{Group, Member};
@@ -51,6 +53,7 @@ enum Stage {
     LiveRoutes,
     Retained,
     Sessions,
+    Expansions,
     Ended,
 }
 
@@ -131,6 +134,7 @@ impl Builder {
             Part::LiveRoutes(part) => self.live_routes(part),
             Part::Retained(part) => self.retained(part),
             Part::Session(part) => self.session(*part),
+            Part::Expansion(part) => self.expansion(part),
             Part::End => self.proceed(Stage::Ended),
         }
     }
@@ -293,19 +297,7 @@ impl Builder {
     }
 
     fn entry(&mut self, part: EntryPart) -> Result<(), Refusal> {
-        let publication = match part.publication {
-            Some(publication) => {
-                let publication = self.publication(publication);
-                if part.body != SOLE {
-                    self.number(part.body, &publication)?;
-                }
-                publication
-            }
-            None => match self.bodies.get(&part.body) {
-                Some(publication) => Arc::clone(publication),
-                None => return Err(("body", format!("{} has not come before", part.body))),
-            },
-        };
+        let publication = self.mentioned(part.publication, part.body)?;
         let group = part.group.map(|filter| self.group(&filter));
         let shared = group.as_ref().is_none_or(|filter| filter.shared().is_some());
         check(shared, "group", || "is no shared filter".to_owned())?;
@@ -333,6 +325,58 @@ impl Builder {
             phase: part.phase,
         };
         queue.put(seq, entry);
+        Ok(())
+    }
+
+    /// A message that is in this part, or was in an earlier one with this number.
+    fn mentioned(&mut self, publication: Option<Arc<Publication>>, body: u64) -> Result<Arc<Publication>, Refusal> {
+        match publication {
+            Some(publication) => {
+                let publication = self.publication(publication);
+                if body != SOLE {
+                    self.number(body, &publication)?;
+                }
+                Ok(publication)
+            }
+            None => match self.bodies.get(&body) {
+                Some(publication) => Ok(Arc::clone(publication)),
+                None => Err(("body", format!("{body} has not come before"))),
+            },
+        }
+    }
+
+    fn expansion(&mut self, part: ExpansionPart) -> Result<(), Refusal> {
+        let begun = self.stage == Stage::Expansions;
+        self.proceed(Stage::Expansions)?;
+        check(!part.receivers.is_empty(), "receivers", || "are none".to_owned())?;
+        if !part.continues {
+            let publication = self.mentioned(part.publication, part.body)?;
+            let (expires_at, receivers) = (part.expires_at.unwrap_or(NEVER), Arc::default());
+            self.snapshot.expansions.push(Expansion { publication, body: part.body, expires_at, receivers });
+        } else if !begun {
+            return Err(misplaced());
+        }
+        for receiver in part.receivers {
+            let key = self.key(receiver.key);
+            check(self.snapshot.sessions.contains_key(&key), "receivers", || format!("have {key}, which is unknown"))?;
+            check(receiver.qos > QoS::AtMostOnce, "qos", || "is 0".to_owned())?;
+            let group = receiver.group.map(|filter| self.group(&filter));
+            let shared = group.as_ref().is_none_or(|filter| filter.shared().is_some());
+            check(shared, "group", || "is no shared filter".to_owned())?;
+            let Some(expansion) = self.snapshot.expansions.last_mut() else {
+                return Err(misplaced());
+            };
+            let descends = expansion.receivers.last().is_none_or(|last| last.key >= key);
+            check(descends, "receivers", || "are not in order".to_owned())?;
+            self.ledger.restore_entry(&expansion.publication, expansion.body);
+            Arc::make_mut(&mut expansion.receivers).push(Receiver {
+                key,
+                qos: receiver.qos,
+                retain_as_published: receiver.retain_as_published,
+                subscription_ids: receiver.subscription_ids,
+                group,
+            });
+        }
         Ok(())
     }
 

@@ -100,7 +100,7 @@ fn what_an_ended_run_announced_goes_by_steps() {
         [Effect::NodeDown { node: ONE, generation: FIRST }, Effect::NodeUp { node: ONE, generation: Generation(2) }];
     assert_eq!(bench.effects, effects);
     assert_eq!((bench.state.next_due(), bench.state.live.len()), (Some(bench.at), count));
-    assert_eq!(bench.state.due(bench.at, 9), [forget.clone()]);
+    assert_eq!(bench.state.due(bench.at, 9), vec![forget.clone()]);
     bench.run(forget.clone());
     assert_eq!(bench.state.live.len(), 10);
     bench.settle_due();

@@ -3,6 +3,7 @@
 mod bounds;
 mod claims;
 mod delivery;
+mod expansion;
 mod image;
 mod live;
 mod model;
@@ -201,7 +202,15 @@ impl Bench {
 /// restore derives.
 fn audit(state: &State) {
     let sessions: Vec<_> = state.kept.sessions.iter().collect();
-    let entries = || sessions.iter().filter_map(|(_, s)| s.queue()).flat_map(Queue::iter).map(|(_, entry)| entry);
+    let expansions = state.kept.expansions.iter();
+    let waiting: Vec<_> = expansions.flat_map(|e| e.receivers.iter().map(|receiver| e.entry(receiver))).collect();
+    assert_eq!(state.expanding(), waiting.len() as u64);
+    for expansion in state.kept.expansions.iter() {
+        assert!(!expansion.receivers.is_empty() && expansion.receivers.is_sorted_by(|one, next| one.key >= next.key));
+        assert!(expansion.receivers.iter().all(|receiver| state.kept.sessions.contains_key(&receiver.key)));
+    }
+    let queued = || sessions.iter().filter_map(|(_, s)| s.queue()).flat_map(Queue::iter).map(|(_, entry)| entry);
+    let entries = || queued().chain(&waiting);
     assert_eq!(state.books().unaccounted(), 0, "{:?}", state.books());
     assert_eq!(state.books().queued, entries().count() as u64);
     let mut bytes = 0;

@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 
-const PARTS: u32 = 10;
+const PARTS: u32 = 11;
 
 /// Parts of any content that a message can carry.
 struct Random(StdRng);
@@ -197,6 +197,19 @@ impl Random {
             5 => Part::Session(Box::new(self.session())),
             6 => Part::Subscriptions(self.list(Random::subscription)),
             7 => Part::Queue(self.list(Random::entry)),
+            9 => Part::Expansion(ExpansionPart {
+                continues: self.0.random(),
+                body: self.number(),
+                publication: self.some(Random::publication),
+                expires_at: self.some(|random| LogTime(random.number())),
+                receivers: self.list(|random| ReceiverPart {
+                    key: random.key(),
+                    qos: random.qos(),
+                    retain_as_published: random.0.random(),
+                    subscription_ids: random.list(|random| random.0.random_range(1..=268_435_455)).into(),
+                    group: random.some(|random| Arc::new(random.subscription().filter)),
+                }),
+            }),
             8 => Part::LiveRoutes(LiveRoutesPart {
                 node: self.node(),
                 generation: Generation(self.number()),
@@ -286,6 +299,17 @@ fn errors_name_the_field() {
         (Message::Head(Default::default()), "head.limits is missing"),
         (Message::Head(proto::SnapshotHead { limits, ..Default::default() }), "head.books is missing"),
         (Message::Origin(Default::default()), "origin.run is missing"),
+        (
+            Message::Expansion(proto::SnapshotExpansion { receivers: vec![Default::default()], ..Default::default() }),
+            "expansion.receivers[0].key is missing",
+        ),
+        (
+            Message::Expansion(proto::SnapshotExpansion {
+                receivers: vec![proto::SnapshotReceiver { key: key(), group: "a#".into(), ..Default::default() }],
+                ..Default::default()
+            }),
+            "expansion.receivers[0].group has a '#'",
+        ),
         (Message::LiveRoutes(Default::default()), "live_routes.run is missing"),
         (
             Message::LiveRoutes(proto::SnapshotLiveRoutes {
