@@ -12,14 +12,19 @@ use fulmar_mqtt::{QoS, ReasonCode, TopicName};
 use fulmar_platform::Platform;
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::cluster::{self, Replica, StartError};
-use crate::config::Config;
+use crate::cluster::peers::{Peers, Tls};
+use crate::cluster::raft::inbound::RaftService;
+use crate::cluster::{self, Bootstrap, PeerService, Replica, StartError};
+use crate::config::admin::AdminTls;
+use crate::config::{self, Config};
 use crate::dispatch::Dispatch;
+use crate::doors::admin;
 use crate::doors::mqtt::{self, Door, Workers};
+use crate::doors::peer;
 use crate::doors::probes::{self, Health, Phase};
 use crate::sessions::authenticate::Authenticator;
 use crate::sessions::open::{QueueBounds, Sessions};
@@ -98,6 +103,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let door = Door::new(listener.clone(), sessions.clone(), admission.clone(), tls, workers.clone());
         doors.push(tokio::spawn(mqtt::run(door, socket, stopped.clone())));
     }
+    let drained = Arc::new(Notify::new());
+    let admin = serve_admins(&config, &dispatch, &drained, &stopped).await?;
     tokio::spawn(housekeeping(dispatch.clone()));
     let sys_interval = config.node.sys_interval.duration();
     if !sys_interval.is_zero() {
@@ -112,7 +119,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         "serving"
     );
 
-    wait(&mut terminate, &mut interrupt).await;
+    tokio::select! {
+        () = wait(&mut terminate, &mut interrupt) => {}
+        () = drained.notified() => {}
+    }
     tracing::info!(connections = metrics.connections.get(), "leaving");
     health.set(Phase::Draining);
     stop.send_replace(true);
@@ -125,10 +135,36 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
         () = wait(&mut terminate, &mut interrupt) => tracing::warn!("hurried"),
     }
+    if let Some(admin) = admin {
+        // Whoever drained this node is told so.
+        let _ = tokio::time::timeout(CLOSE, admin).await;
+    }
     if tokio::time::timeout(CLOSE, dispatch.replica().close()).await.is_err() {
         tracing::warn!("the log was not closed in time; what was acknowledged is on disk");
     }
     Ok(())
+}
+
+/// Opens the door for admins, if there is one. It is closed once `stopped` says so; `drained` is told to leave.
+async fn serve_admins(
+    config: &Config,
+    dispatch: &Arc<Dispatch>,
+    drained: &Arc<Notify>,
+    stopped: &watch::Receiver<bool>,
+) -> anyhow::Result<Option<JoinHandle<()>>> {
+    let (Some(address), Some(token)) = (config.admin.address, config.admin.load_token()?) else { return Ok(None) };
+    let tls = config.admin.tls.as_ref().map(AdminTls::load).transpose()?;
+    let socket = admin::bind(address).await?;
+    tracing::info!(address = %socket.local_addr()?, tls = tls.is_some(), "listening for admins");
+    let drained = drained.clone();
+    let drain: admin::Drain = Arc::new(move || drained.notify_one());
+    let door = admin::Door { tls, token, dispatch: dispatch.clone(), drain };
+    let stopped = stopped.clone();
+    Ok(Some(tokio::spawn(async move {
+        if let Err(error) = admin::run(door, socket, stopped).await {
+            tracing::error!(error = format!("{error:#}"), "the door for admins has closed");
+        }
+    })))
 }
 
 /// A runtime of its own for Raft, its state machine and the batcher: what wakes them comes from other threads, and on
@@ -176,6 +212,27 @@ async fn join(config: &Config, health: &Health, consensus: &Consensus) -> Result
 }
 
 async fn try_to_join(config: &Config, consensus: &Consensus) -> Result<Replica, Unjoined> {
+    let (starting, door) = begin_to_join(config, consensus).await?;
+    let started = starting.await.map_err(|error| Unjoined::Failed(error.into()))?;
+    started.map_err(|error| {
+        if let Some(door) = door {
+            door.abort();
+        }
+        match error {
+            StartError::Damaged(damage) | StartError::Store(StoreError::Damaged(damage)) => damaged(config, &damage),
+            error => Unjoined::Failed(anyhow::Error::new(error).context("cluster")),
+        }
+    })
+}
+
+fn damaged(config: &Config, damage: &Damage) -> Unjoined {
+    Unjoined::Damaged(format!("damaged: {damage}; `fulmar verify {}` says more", config.node.data_dir.display()))
+}
+
+type Starting = JoinHandle<Result<Replica, StartError>>;
+
+/// Opens the store and the door for other nodes, and begins the rest.
+async fn begin_to_join(config: &Config, consensus: &Consensus) -> Result<(Starting, Option<JoinHandle<()>>), Unjoined> {
     let data_dir = config.node.data_dir.clone();
     let fatal: Fatal = Arc::new(|what| {
         // Whatever is not acknowledged by now never will be; what is on disk is looked at by the next start.
@@ -184,16 +241,13 @@ async fn try_to_join(config: &Config, consensus: &Consensus) -> Result<Replica, 
         std::process::exit(EXIT_STORE);
     });
     let failed = |error: anyhow::Error| Unjoined::Failed(error);
-    let damaged = |damage: Damage| {
-        Unjoined::Damaged(format!("damaged: {damage}; `fulmar verify {}` says more", config.node.data_dir.display()))
-    };
     let opening = {
         let (data_dir, fatal) = (data_dir.clone(), fatal.clone());
         move || Log::open(&data_dir, log::Options::default(), fatal)
     };
     let opened = tokio::task::spawn_blocking(opening).await.map_err(|error| failed(error.into()))?;
     let (log, opened) = opened.map_err(|error| match error {
-        OpenError::Damaged(damage) => damaged(damage),
+        OpenError::Damaged(damage) => damaged(config, &damage),
         error => failed(anyhow::Error::new(error).context("node.data_dir")),
     })?;
     if let Some(from) = opened.truncated {
@@ -204,18 +258,48 @@ async fn try_to_join(config: &Config, consensus: &Consensus) -> Result<Replica, 
     let snapshots = Snapshots::open(directory.clone())
         .with_context(|| format!("cannot open {}", directory.display()))
         .map_err(failed)?;
+    let tls = config.cluster.tls.as_ref().map(Tls::load).transpose().map_err(|error| failed(error.into()))?;
+    let peers = Peers::new(node.0, tls.clone(), config.cluster.dial.clone().into_iter().collect());
+    let doors =
+        cluster::Doors { peers, raft: Arc::default(), contact: Arc::default(), service: PeerService::default() };
+    let _runtime = consensus.handle().enter(); // where the connections of other nodes are served
+    let (address, door) = match config.cluster.listen {
+        None => (String::new(), None),
+        Some(listen) => {
+            let gate = Arc::new(doors.service.clone());
+            let raft = RaftService::new(
+                doors.peers.clone(),
+                doors.raft.clone(),
+                doors.contact.clone(),
+                snapshots.clone(),
+                gate,
+            );
+            let opened = peer::open(listen, tls.as_ref(), raft, doors.service.clone());
+            let (bound, door) = opened.map_err(failed)?;
+            tracing::info!(address = %bound, "listening for other nodes");
+            (config.cluster.advertised(bound), Some(door))
+        }
+    };
     let settings = cluster::Settings {
         node,
+        address,
+        bootstrap: bootstrap(config),
         limits: replicated_limits(config),
         log_bytes: config.store.log_bytes.get(),
         disk_free_min: config.store.disk_free_min.get(),
         data_dir,
     };
-    let starting = consensus.handle().spawn(cluster::start(settings, Arc::new(log), snapshots, fatal));
-    starting.await.map_err(|error| failed(error.into()))?.map_err(|error| match error {
-        StartError::Damaged(damage) | StartError::Store(StoreError::Damaged(damage)) => damaged(damage),
-        error => failed(anyhow::Error::new(error).context("replicated log")),
-    })
+    let starting = consensus.handle().spawn(cluster::start(settings, Arc::new(log), snapshots, doors, fatal));
+    Ok((starting, door))
+}
+
+fn bootstrap(config: &Config) -> Bootstrap {
+    match config.cluster.bootstrap {
+        config::cluster::Bootstrap::Single => Bootstrap::Single,
+        config::cluster::Bootstrap::Join => {
+            Bootstrap::Join { peers: config.cluster.peers.clone(), expected: config.cluster.expected as usize }
+        }
+    }
 }
 
 fn disk_full(error: &anyhow::Error) -> bool {
@@ -249,6 +333,7 @@ async fn housekeeping(dispatch: Arc<Dispatch>) {
     loop {
         ticks.tick().await;
         dispatch.cut_stalled();
+        dispatch.withdraw();
         if running.as_ref().is_none_or(JoinHandle::is_finished) {
             let dispatch = dispatch.clone();
             // It waits for the log; what is stalled does not wait for it.

@@ -15,6 +15,9 @@ pub(super) fn check(
 ) -> ExitCode {
     told(Loaded::load(path, environment, overrides).and_then(|loaded| {
         loaded.check_files()?;
+        if let Some(warning) = loaded.config.cluster.warning() {
+            eprintln!("warning: {warning}");
+        }
         Ok("ok".into())
     }))
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod config;
+mod ctl;
 mod dev;
 mod verify;
 
@@ -25,8 +26,10 @@ struct Cli {
 enum Verb {
     /// Run one node.
     Serve(Configured),
-    /// Run a node on this machine to try things out: certificates, demo credentials, every endpoint printed.
+    /// Run a cluster on this machine to try things out: certificates, demo credentials, every endpoint printed.
     Dev(dev::Options),
+    /// Ask a running node about its cluster, or have it changed.
+    Ctl(ctl::Options),
     /// Look at a configuration without running it.
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -71,7 +74,8 @@ impl Configured {
     }
 }
 
-/// Runs the program and says how it went: 0 well, 1 not, 2 for a wrong command line; `verify` has its own.
+/// Runs the program and says how it went: 0 well, 1 not, 2 for a wrong command line; `verify` and `ctl` have
+/// their own.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -81,6 +85,7 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Serve(configured) => serve(&configured),
         Verb::Dev(options) => dev::run(options),
+        Verb::Ctl(options) => return ctl::run(&options),
         Verb::Config(verb) => return config_verb(&verb),
         Verb::Verify { data_dir } => return verify::run(&data_dir),
     };
@@ -124,4 +129,50 @@ fn serve(configured: &Configured) -> anyhow::Result<()> {
     // What has not ended by now has had its grace time.
     runtime.shutdown_background();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn three_nodes_are_run_unless_one_says_otherwise() {
+        let nodes = |line: &[&str]| match Cli::try_parse_from(line).map(|cli| cli.verb) {
+            Ok(Verb::Dev(options)) => format!("{options:?}"),
+            other => panic!("{other:?}"),
+        };
+        assert!(nodes(&["fulmar", "dev"]).contains("nodes: 3,"));
+        assert!(nodes(&["fulmar", "dev", "--nodes", "1"]).contains("nodes: 1,"));
+    }
+
+    #[test]
+    fn flags_of_ctl_stand_anywhere_and_exclude_each_other() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(drop).map_err(|error| error.to_string());
+        for well in [
+            "fulmar ctl cluster members --endpoints e.json --output json",
+            "fulmar ctl --address a:1 --token-file t --ca c cluster remove 02ab",
+            "fulmar ctl cluster drain",
+            "fulmar ctl cluster --plaintext join a:7400",
+        ] {
+            assert_eq!(parse(well), Ok(()), "{well}");
+        }
+        for (wrong, wanted) in [
+            ("fulmar ctl cluster members --endpoints e --address a:1", "--address"),
+            ("fulmar ctl cluster members --token t --token-file f", "--token-file"),
+            ("fulmar ctl cluster members --ca c --plaintext", "--plaintext"),
+            ("fulmar ctl cluster remove", "NODE"),
+            ("fulmar ctl cluster remove xyz", "hex digits"),
+            ("fulmar ctl cluster members --output yaml", "table, json"),
+        ] {
+            let error = parse(wrong).expect_err(wrong);
+            assert!(error.contains(wanted), "{wrong}: {error}");
+        }
+    }
 }

@@ -2,21 +2,22 @@
 //! each with its number, sent again under the same number if an answer is lost. While some batches are under way the
 //! next one fills, so the more is proposed, the more each sync of the disk carries.
 
+pub(super) mod stream;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fulmar_broker::SessionKey;
-use fulmar_broker::state::command::{Batch, Command, Settlement};
-use openraft::raft::responder::OneshotResponder;
+use fulmar_broker::state::command::{Command, Settlement};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::clock::Clock;
-use super::raft::{Proposal, Raft, TypeConfig};
-use super::replica::{Core, Error, Reply, Waiting};
+use self::stream::Stream;
+use super::context::Context;
+use super::replica::{Error, Reply};
 use crate::store::log::Fatal;
 
 /// Commands in one batch, unless one call alone brings more.
@@ -29,9 +30,6 @@ const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Bytes that one call should not exceed, so that several share a batch.
 pub const PROPOSAL_BYTES_MAX: usize = 32 * 1024;
 
-/// Batches under way at one time.
-const IN_FLIGHT_MAX: usize = 3;
-
 /// Bytes that may wait before publishers are made to.
 const BACKLOG_BYTES_MAX: usize = 64 << 20;
 
@@ -40,11 +38,6 @@ const SETTLE_LINGER: Duration = Duration::from_millis(20);
 
 /// Settlements that go without waiting any longer.
 const SETTLEMENTS_MAX: usize = 1_024;
-
-/// Between two tries after the log has refused a batch for now.
-const RETRY_AFTER: Duration = Duration::from_millis(50);
-
-type Receiver = <OneshotResponder<TypeConfig> as openraft::raft::responder::Responder<TypeConfig>>::Receiver;
 
 /// See the module.
 pub(super) struct Batcher {
@@ -96,10 +89,10 @@ pub(super) fn weight(command: &Command) -> usize {
             Command::Unsubscribe { filters, .. } => filters.iter().map(|filter| filter.as_str().len() + 4).sum(),
             Command::ReplayRetained(replay) => replay.topics.iter().map(|topic| topic.as_str().len() + 4).sum(),
             Command::ExpireRetained(topics) => topics.iter().map(|topic| topic.as_str().len() + 4).sum(),
-            Command::Settle(settlements) => settlements.iter().map(settlement_weight).sum(),
             Command::LiveRoutes(routes) => {
                 routes.add.iter().chain(&routes.remove).map(|filter| filter.as_str().len() + 4).sum()
             }
+            Command::Settle(settlements) => settlements.iter().map(settlement_weight).sum(),
             _ => 0,
         }
 }
@@ -211,22 +204,33 @@ impl Batcher {
         Next::Batch { commands, skip, replies }
     }
 
+    /// Puts something before all that waits; nobody is told.
+    fn first(&self, commands: Vec<Command>) {
+        let bytes = commands.iter().map(weight).sum();
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.queue.lock().proposals.push_front(Pending { commands, bytes, reply: Box::new(|_| {}) });
+    }
+
+    /// Takes out everything that waits.
+    fn clear(&self) -> Vec<Reply> {
+        let mut queue = self.queue.lock();
+        queue.settlements.clear();
+        queue.settle_by = None;
+        let pending = std::mem::take(&mut queue.proposals);
+        drop(queue);
+        self.bytes.fetch_sub(pending.iter().map(|one| one.bytes).sum(), Ordering::Relaxed);
+        pending.into_iter().map(|one| one.reply).collect()
+    }
+
     /// Sends batches until it is closed or the log has stopped; `stopped` says that nothing is under way any more.
-    pub(super) async fn run(
-        self: Arc<Self>,
-        core: Arc<Core>,
-        clock: Clock,
-        raft: Raft,
-        fatal: Fatal,
-        stopped: watch::Sender<bool>,
-    ) {
-        let mut stream = Stream { core, clock, raft, in_flight: VecDeque::new(), seq: 0 };
-        let ended = stream.run(&self).await;
-        if ended.is_err() {
+    pub(super) async fn run(self: Arc<Self>, context: Arc<Context>, fatal: Fatal, stopped: watch::Sender<bool>) {
+        let core = context.core.clone();
+        let ended = Stream::new(context).run(&self).await;
+        if let Err(why) = ended {
             self.queue.lock().closed = true;
-            stream.core.fail_all(Error::Stopped);
-            self.queue.lock().proposals.clear();
-            fatal("the replicated log has stopped");
+            core.fail_all(Error::Stopped);
+            self.clear();
+            fatal(&why);
         }
         stopped.send_replace(true);
     }
@@ -246,113 +250,5 @@ fn coalesce_retained(commands: &mut [Command]) {
             // In its place stands what does nothing, so that everyone gets an outcome.
             *command = Command::Settle(Vec::new());
         }
-    }
-}
-
-/// The ordered stream of batches from this run of the node.
-struct Stream {
-    core: Arc<Core>,
-    clock: Clock,
-    raft: Raft,
-    /// Not answered yet, in order; without a receiver: to be sent again.
-    in_flight: VecDeque<(Arc<Batch>, Option<Receiver>)>,
-    seq: u64,
-}
-
-/// The log has stopped for good.
-struct Stopped;
-
-impl Stream {
-    async fn run(&mut self, batcher: &Batcher) -> Result<(), Stopped> {
-        loop {
-            let mut wait = None;
-            while self.in_flight.len() < IN_FLIGHT_MAX {
-                match batcher.next() {
-                    Next::Batch { commands, skip, replies } => self.send(commands, skip, replies).await?,
-                    Next::Wait(until) => {
-                        wait = Some(until);
-                        break;
-                    }
-                    Next::End if self.in_flight.is_empty() => return Ok(()),
-                    Next::End => break,
-                }
-            }
-            match (self.in_flight.front_mut(), wait) {
-                (Some((_, Some(answer))), wait) => tokio::select! {
-                    answered = answer => self.answered(answered).await?,
-                    () = more(batcher, wait) => {}
-                },
-                (Some((_, None)), _) => self.send_again().await?,
-                (None, wait) => more(batcher, wait).await,
-            }
-        }
-    }
-
-    async fn send(&mut self, commands: Vec<Command>, skip: usize, replies: Vec<(usize, Reply)>) -> Result<(), Stopped> {
-        self.seq += 1;
-        let (node, generation) = self.core.run();
-        let batch = Arc::new(Batch { node, generation, seq: self.seq, term: None, at: self.clock.now().log, commands });
-        self.core.await_batch(Waiting { seq: self.seq, skip, replies });
-        let receiver = self.raft.client_write_ff(Proposal(batch.clone())).await.map_err(|_| Stopped)?;
-        self.in_flight.push_back((batch, Some(receiver)));
-        Ok(())
-    }
-
-    /// Takes the answer to the oldest batch. If it was not taken, nor were those behind it: all are sent again, as they
-    /// are.
-    async fn answered<E>(
-        &mut self,
-        answer: Result<openraft::raft::ClientWriteResult<TypeConfig>, E>,
-    ) -> Result<(), Stopped> {
-        use fulmar_broker::state::BatchError;
-        match answer {
-            Ok(Ok(written)) => match written.data {
-                Ok(()) => {
-                    self.in_flight.pop_front();
-                    Ok(())
-                }
-                Err(BatchError::Gap { .. }) => self.send_all_again().await,
-                Err(error) => {
-                    tracing::error!(%error, "the cluster takes nothing more from this run of the node");
-                    Err(Stopped)
-                }
-            },
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "proposal not taken, sent again");
-                self.send_all_again().await
-            }
-            Err(_) => Err(Stopped),
-        }
-    }
-
-    async fn send_all_again(&mut self) -> Result<(), Stopped> {
-        for (_, receiver) in &mut self.in_flight {
-            *receiver = None;
-        }
-        tokio::time::sleep(RETRY_AFTER).await;
-        self.send_again().await
-    }
-
-    async fn send_again(&mut self) -> Result<(), Stopped> {
-        for (batch, receiver) in &mut self.in_flight {
-            if receiver.is_none() {
-                let sent = self.raft.client_write_ff(Proposal(batch.clone())).await.map_err(|_| Stopped)?;
-                *receiver = Some(sent);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Until something is proposed, or until settlements have waited long enough. If the pipeline is full nothing needs to
-/// be known.
-async fn more(batcher: &Batcher, wait: Option<Option<Instant>>) {
-    match wait {
-        None => std::future::pending().await,
-        Some(None) => batcher.work.notified().await,
-        Some(Some(until)) => tokio::select! {
-            () = batcher.work.notified() => {}
-            () = tokio::time::sleep_until(until) => {}
-        },
     }
 }

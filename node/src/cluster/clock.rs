@@ -1,32 +1,44 @@
 //! The one place that reads a clock for the broker.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use fulmar_broker::{LogTime, Now};
 
-/// Monotonic time since the node started, and log time: the wall clock at the start plus what has elapsed since, so
-/// that a wall clock that is set does not move it.
+/// Monotonic time since the node started, and log time: what a leader gave plus what has elapsed since, so that a wall
+/// clock that is set does not move it. A clone is another handle to the same clock.
 #[derive(Debug, Clone)]
 pub struct Clock {
     start: Instant,
-    start_log_ms: u64,
+    /// Log time at the start, as it is known now.
+    start_log_ms: Arc<AtomicU64>,
+}
+
+/// Milliseconds of this machine's wall clock since 1970.
+#[must_use]
+pub fn wall_ms() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
+    elapsed.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Clock {
-    /// Starts both clocks; log time never begins before `last`, what was applied before.
+    /// Starts both clocks; log time begins with this machine's, but never before `last`, what was applied before.
     #[must_use]
     pub fn start(last: LogTime) -> Clock {
-        let wall_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
-        Clock { start: Instant::now(), start_log_ms: wall_ms.max(last.0) }
+        Clock { start: Instant::now(), start_log_ms: Arc::new(AtomicU64::new(wall_ms().max(last.0))) }
     }
 
     /// Both times, read once.
     #[must_use]
     pub fn now(&self) -> Now {
         let mono_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Now { mono_ms, log: LogTime(self.start_log_ms.saturating_add(mono_ms)) }
+        Now { mono_ms, log: LogTime(self.start_log_ms.load(Ordering::Relaxed).saturating_add(mono_ms)) }
+    }
+
+    /// Log time is `log` at this moment.
+    pub fn set_log(&self, log: LogTime) {
+        self.start_log_ms.store(log.0.saturating_sub(self.now().mono_ms), Ordering::Relaxed);
     }
 
     /// The instant at which the monotonic clock shows `mono_ms`.

@@ -1,16 +1,34 @@
 //! This node's part in the cluster: the Raft log under the replicated state, what is proposed to it, and the clock that
 //! it is stamped with.
 
+mod acks;
 mod batcher;
+mod bootstrap;
 pub mod clock;
+mod context;
+mod core;
+mod gate;
+mod leader;
+mod lease;
+pub mod links;
+mod member;
+mod membership;
+pub mod peers;
 pub mod raft;
+mod reach;
 pub mod replica;
+mod service;
 mod start;
 #[cfg(test)]
 mod tests;
+mod view;
 pub mod wire;
 
 pub use batcher::PROPOSAL_BYTES_MAX;
+pub use bootstrap::Bootstrap;
 pub use clock::Clock;
+pub use context::Context;
 pub use replica::{Committed, Error, Figures, Listener, Replica, Reply, Taken, Then};
-pub use start::{Settings, StartError, start};
+pub use service::PeerService;
+pub use start::{Doors, Settings, StartError, start};
+pub use view::{Census, ClusterView, MemberView, Role};

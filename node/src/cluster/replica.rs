@@ -1,31 +1,33 @@
-//! The replicated state as this node holds it: what is applied to it, who is told, and who waits for what was proposed.
+//! This node's part in the cluster as the rooms above see it: proposing, reading what is applied, and whether it may act.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
-use fulmar_broker::state::command::{Batch, Command, Effect, Outcome};
-use fulmar_broker::state::{BatchError, State};
+use fulmar_broker::state::State;
+use fulmar_broker::state::command::{Command, Effect, Outcome};
 use fulmar_broker::{Generation, NodeId};
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::RwLockReadGuard;
 use thiserror::Error;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
-use super::batcher::{Batcher, weight};
+use super::batcher::Batcher;
 use super::clock::Clock;
-use super::raft::Raft;
+use super::context::Context;
+use super::links::Links;
+use super::member;
+use super::peers::Peers;
 use super::raft::machine::Shelf;
-use crate::store::log::Log;
 
 /// Why commands were not committed. The caller acknowledges nothing that depended on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Error {
     #[error("the replicated log has stopped")]
     Stopped,
-    #[error("the replicated state refused a batch: it {0}")]
-    Refused(BatchError),
+    #[error("this run of the node was declared dead")]
+    Ended,
 }
 
 /// What commands came to, in their order.
@@ -56,135 +58,8 @@ pub type Taken = Box<dyn FnOnce(Vec<u32>) + Send>;
 /// Told once.
 pub type Then = Box<dyn FnOnce() + Send>;
 
-/// Bytes of batches between two looks at whether the log is to be shortened.
-const GROWN_BYTES: u64 = 256 << 10;
-
-/// Replies for one proposed batch: each with how many commands were its own.
-pub(super) struct Waiting {
-    pub(super) seq: u64,
-    /// Commands before the first reply's, which nobody waits for.
-    pub(super) skip: usize,
-    pub(super) replies: Vec<(usize, Reply)>,
-}
-
-/// What entries are applied to.
-pub struct Core {
-    node: NodeId,
-    generation: Generation,
-    state: RwLock<State>,
-    /// As the state has it, for reading without its lock.
-    subscriptions_version: AtomicU64,
-    /// Index of the last applied entry.
-    applied: AtomicU64,
-    /// Bytes of all batches that this run has applied.
-    applied_bytes: AtomicU64,
-    /// Told each time that they have grown by [`GROWN_BYTES`].
-    grown: Notify,
-    listener: OnceLock<Weak<dyn Listener>>,
-    /// Batches of this run that are not applied yet, in order.
-    waiting: Mutex<VecDeque<Waiting>>,
-}
-
-impl Core {
-    #[must_use]
-    pub fn new(node: NodeId, generation: Generation, state: State) -> Arc<Core> {
-        let subscriptions_version = AtomicU64::new(state.subscriptions_version());
-        Arc::new(Core {
-            node,
-            generation,
-            state: RwLock::new(state),
-            subscriptions_version,
-            applied: AtomicU64::new(0),
-            applied_bytes: AtomicU64::new(0),
-            grown: Notify::new(),
-            listener: OnceLock::new(),
-            waiting: Mutex::default(),
-        })
-    }
-
-    /// This run of the node.
-    pub(super) fn run(&self) -> (NodeId, Generation) {
-        (self.node, self.generation)
-    }
-
-    /// The state for reading. Held only for as long as the read takes.
-    pub fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read()
-    }
-
-    /// Applies one batch, has its effects carried out, and tells whoever proposed it on this node.
-    pub(super) fn apply(&self, index: u64, batch: &Batch) -> Result<(), BatchError> {
-        let mut effects = Vec::new();
-        let outcomes = {
-            let mut state = self.state.write();
-            let outcomes = state.apply(batch, &mut effects);
-            self.subscriptions_version.store(state.subscriptions_version(), Ordering::Release);
-            outcomes
-        };
-        self.applied.store(index, Ordering::Release);
-        let bytes = batch.commands.iter().map(weight).sum::<usize>() as u64;
-        let before = self.applied_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before / GROWN_BYTES != (before + bytes) / GROWN_BYTES {
-            self.grown.notify_one();
-        }
-        if let Some(listener) = self.listener.get().and_then(Weak::upgrade) {
-            effects.into_iter().for_each(|effect| listener.carry_out(effect));
-        }
-        let outcomes = outcomes?;
-        if (batch.node, batch.generation) == (self.node, self.generation) {
-            self.answer(batch.seq, outcomes);
-        }
-        Ok(())
-    }
-
-    fn answer(&self, seq: u64, outcomes: Vec<Outcome>) {
-        let waiting = {
-            let mut all = self.waiting.lock();
-            // A batch that was sent twice is applied once, and answered once.
-            if all.front().is_none_or(|first| first.seq != seq) {
-                return;
-            }
-            all.pop_front()
-        };
-        let Some(waiting) = waiting else { return };
-        let mut outcomes = outcomes.into_iter().skip(waiting.skip);
-        for (count, reply) in waiting.replies {
-            reply(Ok(outcomes.by_ref().take(count).collect()));
-        }
-    }
-
-    pub(super) fn await_batch(&self, waiting: Waiting) {
-        self.waiting.lock().push_back(waiting);
-    }
-
-    /// Tells everyone who waits that it was in vain.
-    pub(super) fn fail_all(&self, error: Error) {
-        let all = std::mem::take(&mut *self.waiting.lock());
-        for (_, reply) in all.into_iter().flat_map(|waiting| waiting.replies) {
-            reply(Err(error));
-        }
-    }
-
-    pub(super) fn note_applied(&self, index: u64) {
-        self.applied.store(index, Ordering::Release);
-    }
-
-    pub(super) fn applied_bytes(&self) -> u64 {
-        self.applied_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Waits until there is notably more in the log.
-    pub(super) async fn grown(&self) {
-        self.grown.notified().await;
-    }
-
-    /// Puts another state in the place of this one: that of an installed snapshot.
-    pub(super) fn replace(&self, state: State) {
-        let mut current = self.state.write();
-        self.subscriptions_version.store(state.subscriptions_version(), Ordering::Release);
-        *current = state;
-    }
-}
+/// Between two looks at the lease of a node that ends.
+const LEASE_LOOK: Duration = Duration::from_millis(50);
 
 /// What the log, its disk and the snapshots come to. Counts and times are since the start of the process.
 #[derive(Debug, Clone, Copy)]
@@ -216,74 +91,81 @@ pub struct Figures {
 
 /// This node's part in the cluster: proposes, and reads what is applied.
 pub struct Replica {
-    core: Arc<Core>,
-    clock: Clock,
-    batcher: Arc<Batcher>,
-    raft: Raft,
-    log: Arc<Log>,
-    shelf: Arc<Shelf>,
+    pub(super) context: Arc<Context>,
+    pub(super) batcher: Arc<Batcher>,
+    pub(super) shelf: Arc<Shelf>,
     /// Whether the disk is so full that nothing should be added.
-    disk_low: Arc<AtomicBool>,
+    pub(super) disk_low: Arc<AtomicBool>,
     /// What runs beside it until it is closed.
-    background: Vec<AbortHandle>,
-    stopped: watch::Receiver<bool>,
+    pub(super) background: Vec<AbortHandle>,
+    pub(super) stopped: watch::Receiver<bool>,
 }
 
 impl std::fmt::Debug for Replica {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Replica").field("node", &self.core.node).finish_non_exhaustive()
+        f.debug_struct("Replica").field("node", &self.context.node).finish_non_exhaustive()
     }
 }
 
 impl Replica {
-    #[allow(clippy::too_many_arguments)] // its parts, put together in one place
-    pub(super) fn new(
-        core: Arc<Core>,
-        clock: Clock,
-        batcher: Arc<Batcher>,
-        raft: Raft,
-        log: Arc<Log>,
-        shelf: Arc<Shelf>,
-        disk_low: Arc<AtomicBool>,
-        background: Vec<AbortHandle>,
-        stopped: watch::Receiver<bool>,
-    ) -> Replica {
-        Replica { core, clock, batcher, raft, log, shelf, disk_low, background, stopped }
-    }
-
     /// This run of the node. Once it was declared dead another one begins, in the same process.
     #[must_use]
     pub fn run(&self) -> (NodeId, Generation) {
-        self.core.run()
+        self.context.core.run()
     }
 
     /// Whether this node holds its lease now, by the clock: only then may it read from clients, write to them,
     /// acknowledge, and take or send frames.
     #[must_use]
     pub fn acts(&self) -> bool {
-        true
+        self.context.holder.acts()
     }
 
     /// Index of the last entry whose commands are applied; within a reply, that of its own entry.
     #[must_use]
     pub fn applied(&self) -> u64 {
-        self.core.applied.load(Ordering::Acquire)
+        self.context.core.applied()
     }
 
     /// Has something done once every live node has applied this entry or has lost its lease: at once if they have.
-    pub fn when_stable(&self, _index: u64, then: Then) {
-        then();
+    /// Never, if this run of the node is declared dead before.
+    pub fn when_stable(&self, index: u64, then: Then) {
+        self.context.holder.when_stable(index, then);
+    }
+
+    /// The ways to other nodes.
+    #[must_use]
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.context.peers
+    }
+
+    /// The ways of publications to other nodes and from them.
+    #[must_use]
+    pub fn links(&self) -> &Arc<Links> {
+        &self.context.links
+    }
+
+    /// Whether there may ever be other nodes: this one has a listener for them.
+    #[must_use]
+    pub fn clustered(&self) -> bool {
+        !self.context.address.is_empty()
     }
 
     #[must_use]
     pub fn clock(&self) -> &Clock {
-        &self.clock
+        &self.context.clock
+    }
+
+    /// The cluster, as this node sees it.
+    #[must_use]
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
     }
 
     /// Names who carries out effects from here on. Once.
     pub fn listen(&self, listener: Weak<dyn Listener>) {
         // There is one dispatch in the life of a node.
-        let _ = self.core.listener.set(listener);
+        let _ = self.context.core.listener.set(listener);
     }
 
     /// Has the commands committed together, in the order of the calls. A batch is at most 256 KiB or one call's commands.
@@ -321,21 +203,21 @@ impl Replica {
     /// Changes whenever durable routes do.
     #[must_use]
     pub fn subscriptions_version(&self) -> u64 {
-        self.core.subscriptions_version.load(Ordering::Acquire)
+        self.context.core.subscriptions_version.load(Ordering::Acquire)
     }
 
     /// What the log and the snapshots come to at this moment.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        let metrics = self.raft.metrics().borrow().clone();
-        let (log, snapshots) = (self.log.stats(), &self.shelf.stats);
+        let metrics = self.context.raft.metrics().borrow().clone();
+        let (log, snapshots) = (self.context.log.stats(), &self.shelf.stats);
         Figures {
             term: metrics.current_term,
             leads: metrics.current_leader == Some(metrics.id),
-            last_index: self.log.last().map_or(0, |last| last.index),
-            applied_index: self.core.applied.load(Ordering::Acquire),
-            purged_index: self.log.purged().map_or(0, |purged| purged.index),
-            log_bytes: self.log.bytes(),
+            last_index: self.context.log.last().map_or(0, |last| last.index),
+            applied_index: self.context.core.applied(),
+            purged_index: self.context.log.purged().map_or(0, |purged| purged.index),
+            log_bytes: self.context.log.bytes(),
             written_bytes: log.bytes_written.load(Ordering::Relaxed),
             entries: log.entries.load(Ordering::Relaxed),
             syncs: log.syncs.load(Ordering::Relaxed),
@@ -352,19 +234,25 @@ impl Replica {
 
     /// The state for reading. Held only for as long as the read takes.
     pub fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.core.state()
+        self.context.core.state()
     }
 
     /// Waits until everything that was proposed has been answered, and then takes nothing more.
     pub async fn close(&self) {
         self.batcher.close();
         let mut stopped = self.stopped.clone();
-        // The sender goes with the task that ends.
-        let _ = stopped.wait_for(|stopped| *stopped).await;
+        // Without a lease nothing that is proposed may be answered any more.
+        while self.acts() {
+            // The sender goes with the task that ends.
+            if tokio::time::timeout(LEASE_LOOK, stopped.wait_for(|stopped| *stopped)).await.is_ok() {
+                break;
+            }
+        }
+        member::give_back(&self.context).await;
         self.background.iter().for_each(AbortHandle::abort);
         // openraft's own task has nothing to lose: what was answered is on disk.
-        let _ = self.raft.shutdown().await;
-        let (log, shelf) = (self.log.clone(), self.shelf.clone());
+        let _ = self.context.raft.shutdown().await;
+        let (log, shelf) = (self.context.log.clone(), self.shelf.clone());
         let ended = tokio::task::spawn_blocking(move || {
             shelf.settle();
             log.close();

@@ -1,6 +1,7 @@
 //! A replica over real files: what was committed is there after a restart, from the log, from a snapshot, or from the
 //! snapshot before it.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,8 @@ use fulmar_mqtt::packet::{RetainHandling, SubscriptionOptions};
 use fulmar_mqtt::property::ForwardProperties;
 use fulmar_mqtt::{QoS, TopicFilter, TopicName};
 
-use super::{Replica, Settings, StartError, start};
+use super::peers::Peers;
+use super::{Bootstrap, Doors, PeerService, Replica, Settings, StartError, start};
 use crate::store::identity;
 use crate::store::log::{Log, Options};
 use crate::store::snapshots::Snapshots;
@@ -25,13 +27,17 @@ async fn open(dir: &Path, log_bytes: u64) -> Result<Replica, StartError> {
     let (log, _) = Log::open(dir, options, fatal.clone()).expect("the log opens");
     let snapshots = Snapshots::open(dir.join("snapshots")).expect("snapshots open");
     let settings = Settings {
+        address: String::new(),
+        bootstrap: Bootstrap::Single,
         node: identity::load(dir).expect("an identity"),
         limits: Limits { retained_max: 10_000, ..Limits::default() },
         log_bytes,
         disk_free_min: 0,
         data_dir: dir.to_owned(),
     };
-    start(settings, Arc::new(log), snapshots, fatal).await
+    let peers = Peers::new(settings.node.0, None, HashMap::new());
+    let doors = Doors { peers, raft: Arc::default(), contact: Arc::default(), service: PeerService::default() };
+    start(settings, Arc::new(log), snapshots, doors, fatal).await
 }
 
 fn message(topic: String, payload: &[u8]) -> Arc<Publication> {

@@ -1,24 +1,46 @@
-//! `[cluster]`: how this node finds the others. This version runs single nodes only.
+//! `[cluster]`: how this node finds the others, and how they find it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::problem::Problems;
-
-const NOT_YET: &str = "clustering is not in this version, which runs single nodes only";
+use super::problem::{ConfigError, Problems};
+use super::tree::Tree;
+use super::{tls, units};
 
 /// How the node becomes part of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cluster {
-    /// What a node without data does: `single` starts a cluster of its own. `join`, to become part of the cluster of
-    /// its peers, is refused: clustering is not in this version. Default `single`.
+    /// What a node without data does: `single` starts a cluster of its own; `join` becomes part of the cluster of its
+    /// peers, or starts one with them if none of them is in one. Default `single`.
     pub bootstrap: Bootstrap,
-    /// Addresses of the other nodes as `host:7400`. Must be empty in this version. Default none.
+    /// Where other nodes listen for their peers, each `host:port`. A name may stand for several addresses; this node may
+    /// be among them. `join` needs at least one. Default none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<String>,
-    /// Number of nodes that the cluster starts with. Must be 1 in this version. Default 1.
+    /// How many nodes a new cluster begins with, for `join`; better odd. Default 1, at least 1.
     pub expected: u32,
+    /// IP address and port of the listener for other nodes. Needs `tls` or `plaintext`. Default none: a cluster of one
+    /// for ever.
+    #[serde(deserialize_with = "units::optional_address", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub listen: Option<SocketAddr>,
+    /// `host:port` at which other nodes reach this one. Default: `listen`, unless that stands for all addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
+    /// Other addresses to dial for some nodes, by the `host:port` that they advertise: through a translating network, or
+    /// a proxy. Default none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub dial: BTreeMap<String, String>,
+    /// Whether nodes talk to each other without TLS. Default `false`.
+    pub plaintext: bool,
+    /// Mutual TLS between nodes. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<PeerTls>,
 }
 
 /// What a node without data does.
@@ -32,22 +54,126 @@ pub enum Bootstrap {
     Join,
 }
 
+/// Mutual TLS between nodes: who signs all of them, and what this one shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PeerTls {
+    /// PEM file of the authorities that sign the certificates of all nodes. Required.
+    pub ca: PathBuf,
+    /// PEM file of this node's certificate, then those between it and the authority. It is shown to nodes that dial this
+    /// one, so it is for the host in their `peers` and in `advertise`, and to those that this one dials. Required.
+    pub cert: PathBuf,
+    /// PEM file of the certificate's private key. Required.
+    pub key: PathBuf,
+}
+
 impl Default for Cluster {
     fn default() -> Cluster {
-        Cluster { bootstrap: Bootstrap::Single, peers: Vec::new(), expected: 1 }
+        Cluster {
+            bootstrap: Bootstrap::Single,
+            peers: Vec::new(),
+            expected: 1,
+            listen: None,
+            advertise: None,
+            dial: BTreeMap::new(),
+            plaintext: false,
+            tls: None,
+        }
     }
 }
 
 impl Cluster {
+    /// host:port at which others reach a listener that is bound to `bound`.
+    #[must_use]
+    pub fn advertised(&self, bound: SocketAddr) -> String {
+        self.advertise.clone().unwrap_or_else(|| bound.to_string())
+    }
+
+    /// What is allowed and yet probably not meant.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        (self.expected.is_multiple_of(2)).then(|| {
+            let (even, odd) = (self.expected, self.expected.saturating_sub(1));
+            format!("cluster.expected is {even}: it survives the loss of no more nodes than {odd}")
+        })
+    }
+
     pub(super) fn check(&self, problems: &mut Problems<'_>) {
+        for (index, peer) in self.peers.iter().enumerate() {
+            if let Err(allowed) = units::check_host_port(peer) {
+                problems.add(&format!("cluster.peers.{index}"), format!("is {peer:?}; allowed: {allowed}"));
+            }
+        }
+        for (advertised, dialled) in &self.dial {
+            for address in [advertised, dialled] {
+                if let Err(allowed) = units::check_host_port(address) {
+                    problems.add("cluster.dial", format!("has {address:?}; allowed: {allowed}"));
+                }
+            }
+        }
+        match (self.bootstrap, self.expected) {
+            (_, 0) => problems.add("cluster.expected", "is 0; allowed: at least 1"),
+            (Bootstrap::Single, 2..) => problems.add(
+                "cluster.expected",
+                format!("is {}, but bootstrap is \"single\"; allowed: 1, or any number with \"join\"", self.expected),
+            ),
+            _ => {}
+        }
         if self.bootstrap == Bootstrap::Join {
-            problems.add("cluster.bootstrap", format!("is \"join\", but {NOT_YET}; allowed: \"single\""));
+            for (key, absent) in [("peers", self.peers.is_empty()), ("listen", self.listen.is_none())] {
+                if absent {
+                    problems.add("cluster.bootstrap", format!("is \"join\", which needs cluster.{key}"));
+                }
+            }
         }
-        if !self.peers.is_empty() {
-            problems.add("cluster.peers", format!("names peers, but {NOT_YET}; allowed: []"));
+        if self.plaintext && self.tls.is_some() {
+            problems.add("cluster.plaintext", "is true beside cluster.tls; choose one");
         }
-        if self.expected != 1 {
-            problems.add("cluster.expected", format!("is {}, but {NOT_YET}; allowed: 1", self.expected));
+        if let Some(listen) = self.listen {
+            if !self.plaintext && self.tls.is_none() {
+                let message = format!("is {listen}, which needs cluster.tls, or cluster.plaintext = true without TLS");
+                problems.add("cluster.listen", message);
+            }
+            if listen.ip().is_unspecified() && self.advertise.is_none() {
+                problems.add(
+                    "cluster.listen",
+                    format!("is {listen}, all addresses, which needs cluster.advertise, the host:port for other nodes"),
+                );
+            }
         }
+        if let Some(advertise) = &self.advertise {
+            if let Err(allowed) = units::check_host_port(advertise) {
+                problems.add("cluster.advertise", format!("is {advertise:?}; allowed: {allowed}"));
+            } else if advertise.parse().is_ok_and(|address: SocketAddr| address.ip().is_unspecified()) {
+                problems.add("cluster.advertise", format!("is {advertise:?}, all addresses; allowed: one of them"));
+            }
+        }
+    }
+
+    /// Reads the files of `tls`, and finds out whether they fit together.
+    pub(super) fn read_tls(&self, problems: &mut Problems<'_>) {
+        if let Some(PeerTls { ca, cert, key }) = &self.tls {
+            tls::read(cert, key, Some((ca, "ca")), "cluster.tls", problems);
+        }
+    }
+}
+
+impl PeerTls {
+    /// Reads authorities, certificate and key, each as PEM, once they are found to fit together.
+    ///
+    /// # Errors
+    /// What is wrong with which file.
+    pub fn load(&self) -> Result<[Vec<u8>; 3], ConfigError> {
+        let tree = Tree::empty();
+        let mut problems = Problems::new(&tree);
+        tls::read(&self.cert, &self.key, Some((&self.ca, "ca")), "cluster.tls", &mut problems);
+        let files = [("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)].map(|(name, path)| {
+            std::fs::read(path).unwrap_or_else(|error| {
+                let message = format!("names {}, which cannot be read: {error}", path.display());
+                problems.add(&format!("cluster.tls.{name}"), message);
+                Vec::new()
+            })
+        });
+        problems.into_result().map(|()| files)
     }
 }

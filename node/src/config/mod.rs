@@ -5,6 +5,7 @@
 //! A required key that is wrong in one element of a list takes that element out of further checks, so that one mistake
 //! is reported once.
 
+pub mod admin;
 pub mod auth;
 pub mod cluster;
 pub mod limits;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 pub use problem::{ConfigError, Problem};
 pub use tree::Origin;
 
+use admin::Admin;
 use auth::Auth;
 use cluster::Cluster;
 use limits::Limits;
@@ -58,6 +60,7 @@ pub struct Config {
     /// Where clients come in. Naming one replaces the defaults: MQTT on `0.0.0.0:1883`, WebSocket on `0.0.0.0:8083`.
     pub listener: Vec<Listener>,
     pub probes: Probes,
+    pub admin: Admin,
     pub auth: Auth,
     pub session: Session,
     pub limits: Limits,
@@ -73,6 +76,7 @@ impl Default for Config {
             cluster: Cluster::default(),
             listener: Listener::defaults(),
             probes: Probes::default(),
+            admin: Admin::default(),
             auth: Auth::default(),
             session: Session::default(),
             limits: Limits::default(),
@@ -197,6 +201,8 @@ impl Loaded {
                 tls.read(&format!("listener.{index}.tls"), &mut problems);
             }
         }
+        self.config.cluster.read_tls(&mut problems);
+        self.config.admin.read_files(&mut problems);
         self.config.auth.users(&mut problems);
         problems.into_result()
     }
@@ -237,6 +243,7 @@ impl Config {
             }
             self.auth.check(problems);
         }
+        self.admin.check(problems);
         self.session.check(problems);
         self.limits.check(problems);
         self.store.check(problems);
@@ -250,7 +257,9 @@ impl Config {
         let probes = self.probes.enabled.then_some(("probes.address".to_owned(), self.probes.address));
         let listeners = self.listener.iter().enumerate();
         let listeners = listeners.map(|(index, listener)| (format!("listener.{index}.address"), listener.address));
-        for (key, address) in listeners.chain(probes) {
+        let peers = self.cluster.listen.map(|address| ("cluster.listen".to_owned(), address));
+        let admin = self.admin.address.map(|address| ("admin.address".to_owned(), address));
+        for (key, address) in listeners.chain(probes).chain(peers).chain(admin) {
             if let Some((other, theirs)) = taken.iter().find(|(_, theirs)| collide(*theirs, address)) {
                 problems.add(&key, format!("is {address}, which {other} ({theirs}) takes already"));
             }

@@ -1,4 +1,5 @@
-//! Reads what `[listener.tls]` names. The door that serves TLS and `fulmar config check` read it the same way.
+//! Reads what `[listener.tls]` and `[cluster.tls]` name. The doors that serve TLS and `fulmar config check` read it the
+//! same way.
 
 use std::fmt;
 use std::path::Path;
@@ -42,23 +43,34 @@ impl Tls {
     }
 
     pub(super) fn read(&self, key: &str, problems: &mut Problems<'_>) -> Option<TlsFiles> {
-        let chain = certificates(&self.cert, &format!("{key}.cert"), problems);
-        let private = PrivateKeyDer::from_pem_file(&self.key)
-            .map_err(|error| problems.add(&format!("{key}.key"), unread(&self.key, "a private key", &error)))
-            .ok();
-        let client_roots = match &self.client_ca {
-            Some(path) => Some(authorities(path, &format!("{key}.client_ca"), problems)?),
-            None => None,
-        };
-        let (chain, private) = (chain?, private?);
-        match CertifiedKey::from_der(chain.clone(), private.clone_key(), &ring::default_provider()) {
-            Ok(_) => Some(TlsFiles { chain, key: private, client_roots }),
-            Err(error) => {
-                let (shown, cert) = (self.key.display(), self.cert.display());
-                problems
-                    .add(&format!("{key}.key"), format!("{shown} does not go with the certificate {cert}: {error}"));
-                None
-            }
+        let ca = self.client_ca.as_deref().map(|path| (path, "client_ca"));
+        read(&self.cert, &self.key, ca, key, problems)
+    }
+}
+
+/// Reads a certificate, its key, and authorities with the name of their key, all of the table `table`.
+pub(super) fn read(
+    cert: &Path,
+    key: &Path,
+    ca: Option<(&Path, &str)>,
+    table: &str,
+    problems: &mut Problems<'_>,
+) -> Option<TlsFiles> {
+    let chain = certificates(cert, &format!("{table}.cert"), problems);
+    let private = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| problems.add(&format!("{table}.key"), unread(key, "a private key", &error)))
+        .ok();
+    let client_roots = match ca {
+        Some((path, name)) => Some(authorities(path, &format!("{table}.{name}"), problems)?),
+        None => None,
+    };
+    let (chain, private) = (chain?, private?);
+    match CertifiedKey::from_der(chain.clone(), private.clone_key(), &ring::default_provider()) {
+        Ok(_) => Some(TlsFiles { chain, key: private, client_roots }),
+        Err(error) => {
+            let (shown, cert) = (key.display(), cert.display());
+            problems.add(&format!("{table}.key"), format!("{shown} does not go with the certificate {cert}: {error}"));
+            None
         }
     }
 }

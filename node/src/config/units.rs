@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -290,6 +290,32 @@ pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Sock
     deserializer.deserialize_str(AddressVisitor)
 }
 
+/// As [`address`], for a key that may be absent.
+pub(super) fn optional_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    #[derive(serde::Deserialize)]
+    struct Address(#[serde(deserialize_with = "address")] SocketAddr);
+
+    Ok(Option::<Address>::deserialize(deserializer)?.map(|Address(address)| address))
+}
+
+/// What is wrong with `host:port` as an address that others dial; the host is a name, an IPv4 address, or an IPv6 address
+/// in brackets.
+///
+/// # Errors
+/// What is allowed.
+pub fn check_host_port(text: &str) -> Result<(), &'static str> {
+    const ALLOWED: &str = "a host and a port from 1 to 65535, as in \"fulmar-0.example:7400\" or \"[fd00::1]:7400\"";
+    let (host, port) = text.rsplit_once(':').ok_or(ALLOWED)?;
+    let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let port = port.parse::<u16>().ok().filter(|port| digits && *port > 0);
+    let named = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let well = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()),
+        None => (1..=253).contains(&host.len()) && host.bytes().all(named),
+    };
+    (port.is_some() && well).then_some(()).ok_or(ALLOWED)
+}
+
 /// A value that must not be shown: `Debug` and serialising write a mark instead of it.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize, JsonSchema)]
 #[serde(transparent)]
@@ -365,5 +391,16 @@ mod tests {
             assert!(text.parse::<TimeSpan>().is_err(), "{text}");
         }
         assert_eq!(TimeSpan::ms(1).as_s(), 1);
+    }
+
+    #[test]
+    fn hosts_with_ports_are_told_from_others() {
+        for text in ["a:1", "fulmar-0.fulmar.svc:7400", "10.0.0.1:65535", "[::1]:7400", "a_b:1"] {
+            assert_eq!(check_host_port(text), Ok(()), "{text}");
+        }
+        for text in ["", "a", ":1", "a:", "a:0", "a:65536", "a:+1", "::1:7400", "[a]:1", "a b:1", "http://a:1", "é:1"]
+        {
+            assert!(check_host_port(text).is_err(), "{text}");
+        }
     }
 }

@@ -28,7 +28,7 @@ impl Listener for Dispatch {
                     self.take_over(&receiver);
                 }
             }
-            Effect::Publish(publication) => self.publish_live(&publication),
+            Effect::Publish(publication) => self.publish_applied(&publication),
             Effect::Deliver { key, owner, delivery } => {
                 if let Some(receiver) = self.owned(&key, owner) {
                     let now_ms = self.now().mono_ms;
@@ -38,23 +38,47 @@ impl Listener for Dispatch {
             }
             // The routes of a session leave with its connection.
             Effect::Ended { .. } => {}
-            Effect::NodeUp { .. } | Effect::NodeDown { .. } => {}
+            // Also that of this node's own run: the older one's links are gone.
+            Effect::NodeUp { .. } => self.link_up(),
+            Effect::NodeDown { node, generation } => {
+                self.links().down(node, generation);
+                self.forget_arrivals((node, generation));
+            }
         }
     }
 
-    fn lease_changed(&self) {}
+    fn lease_changed(&self) {
+        self.tell_of_lease();
+    }
 
-    fn fenced(&self) {}
+    fn fenced(&self) {
+        let receivers = self.receivers();
+        tracing::warn!(connections = receivers.len(), "this run of the node was declared dead: its connections end");
+        receivers.iter().for_each(|receiver| self.cut(receiver));
+        self.forget_routes();
+        self.links().fenced();
+    }
 
-    fn installed(&self) {}
+    fn installed(&self) {
+        for receiver in self.receivers() {
+            if self.owner_epoch(receiver.key()) == Some(receiver.epoch()) {
+                receiver.outbound().wake();
+                receiver.signal();
+            } else {
+                self.take_over(&receiver);
+            }
+        }
+        self.routes_changed();
+        self.link_up();
+    }
 
-    fn delivered(&self, _from: (NodeId, Generation), _frame: Bytes, taken: Taken) {
-        taken(Vec::new());
+    fn delivered(&self, from: (NodeId, Generation), frame: Bytes, taken: Taken) {
+        self.deliver_frame(from, frame, taken);
     }
 }
 
 impl Dispatch {
-    fn owned(&self, key: &SessionKey, owner: Owner) -> Option<Arc<Receiver>> {
+    pub(super) fn owned(&self, key: &SessionKey, owner: Owner) -> Option<Arc<Receiver>> {
         let here = (owner.node, owner.generation) == self.replica.run();
         self.receiver(key).filter(|receiver| here && receiver.epoch() == owner.epoch)
     }

@@ -2,24 +2,30 @@
 //! the local receivers and the node's own `$SYS` messages; carries out what applying commands asks for. Absent here:
 //! sockets and protocol state.
 
+pub mod announce;
 pub mod effects;
+pub mod freeze;
+pub mod peers;
 pub mod publish;
 pub mod receiver;
 pub mod replay;
 pub mod routes;
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
-use fulmar_broker::outbound::{DropReason, Orphan, Tally};
+use fulmar_broker::outbound::DropReason;
 use fulmar_broker::retained::Retained;
 use fulmar_broker::{Now, SessionKey};
 use fulmar_mqtt::ReasonCode;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
+use crate::cluster::links::{Ground, Links, Run};
 use crate::cluster::{Listener, Replica};
 use crate::telemetry::Metrics;
+pub use announce::Announcing;
 pub use publish::{Accepted, Admission, Durable, Offer, Ticket};
 pub use receiver::{Port, Receiver};
 pub use routes::{RouteCache, Routes};
@@ -28,6 +34,8 @@ pub use routes::{RouteCache, Routes};
 pub struct Dispatch {
     pub(crate) replica: Replica,
     pub(crate) metrics: Arc<Metrics>,
+    links: Arc<Links>,
+    this: Weak<Dispatch>,
     /// Bytes of a payload that may be queued for a persistent session, or retained.
     durable_payload_bytes_max: usize,
     routes: RwLock<routes::Table>,
@@ -39,6 +47,14 @@ pub struct Dispatch {
     stalled: Mutex<Vec<Arc<Receiver>>>,
     /// What this node says of itself under `$SYS`; never replicated.
     sys: Mutex<Retained>,
+    /// Where the next shared subscription without a member here begins its turns.
+    turns: AtomicUsize,
+    /// What topics of frames resolve to, by where the frames come from.
+    arrivals: Mutex<HashMap<Run, RouteCache>>,
+    /// The lease is held again.
+    thaw: Notify,
+    /// When that was, in milliseconds of the monotonic clock.
+    thawed_ms: AtomicU64,
 }
 
 impl std::fmt::Debug for Dispatch {
@@ -48,11 +64,14 @@ impl std::fmt::Debug for Dispatch {
 }
 
 impl Dispatch {
+    /// Must be called on the runtime that serves clients: what goes to other nodes and comes from them is served there.
     #[must_use]
     pub fn new(replica: Replica, metrics: Arc<Metrics>, durable_payload_bytes_max: usize) -> Arc<Dispatch> {
-        let dispatch = Arc::new(Dispatch {
+        let dispatch = Arc::new_cyclic(|this| Dispatch {
+            links: replica.links().clone(),
             replica,
             metrics,
+            this: this.clone(),
             durable_payload_bytes_max,
             routes: RwLock::default(),
             routes_version: AtomicU64::new(1),
@@ -60,10 +79,25 @@ impl Dispatch {
             next_receiver: AtomicU64::new(1),
             stalled: Mutex::default(),
             sys: Mutex::default(),
+            turns: AtomicUsize::new(0),
+            arrivals: Mutex::default(),
+            thaw: Notify::new(),
+            thawed_ms: AtomicU64::new(0),
         });
+        let ground: Arc<dyn Ground> = dispatch.clone();
+        dispatch.links.serve_for(Arc::downgrade(&ground));
         let listener: Arc<dyn Listener> = dispatch.clone();
         dispatch.replica.listen(Arc::downgrade(&listener));
+        if dispatch.replica.clustered() {
+            dispatch.connect();
+        }
         dispatch
+    }
+
+    /// The ways to other nodes and from them.
+    #[must_use]
+    pub fn links(&self) -> &Arc<Links> {
+        &self.links
     }
 
     #[must_use]
@@ -137,21 +171,11 @@ impl Dispatch {
 
     /// Cuts receivers that made publishers wait for too long. Called a few times a second.
     pub fn cut_stalled(&self) {
-        let now_ms = self.now().mono_ms;
-        self.stalled.lock().retain(|receiver| receiver.still_stalled(now_ms));
-    }
-
-    /// Offers messages of shared subscriptions whose receiver is gone to other members.
-    pub(crate) fn offer_again(&self, orphans: Vec<Orphan>) {
-        for orphan in orphans {
-            let routes = self.routes_for(&orphan.publication.topic);
-            if !self.push_to_group(&routes, &orphan) {
-                // It was booked as reassigned, and there is nobody: the loss gets its name.
-                let mut tally = Tally::default();
-                tally.created[1] = 1;
-                tally.dropped[1][DropReason::SessionEnded as usize] = 1;
-                self.metrics.add_tally(&tally);
-            }
+        if !self.replica.acts() {
+            return; // nobody can take anything now
         }
+        let now_ms = self.now().mono_ms;
+        let acting_ms = now_ms.saturating_sub(self.thawed_ms.load(Ordering::Relaxed));
+        self.stalled.lock().retain(|receiver| receiver.still_stalled(now_ms, acting_ms));
     }
 }

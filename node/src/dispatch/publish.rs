@@ -8,12 +8,14 @@ use fulmar_broker::outbound::{Group, Orphan, Pushed, Waiter};
 use fulmar_broker::session::Token;
 use fulmar_broker::state::command::{Command, Outcome, PublishCommand};
 use fulmar_broker::{Delivery, Epoch, Publication, SessionKey};
-use fulmar_mqtt::{QoS, ReasonCode};
+use fulmar_mqtt::{QoS, ReasonCode, TopicFilter};
 
 use super::Dispatch;
+use super::peers::Choice;
 use super::receiver::Receiver;
-use super::routes::{Routes, Share, Target};
+use super::routes::{Away, Member, Routes, Share, Target};
 use crate::cluster::Committed;
+use crate::cluster::links::{self, Ended, Link, Obligation};
 
 /// A publication on offer, with what its publisher waits for.
 #[derive(Debug)]
@@ -64,6 +66,13 @@ impl Waiter for Waits {
     }
 }
 
+impl Obligation for Waits {
+    /// Taken or lost with its node, the publisher waits no longer.
+    fn ended(self: Box<Self>, _how: Ended) {
+        self.0.one_less();
+    }
+}
+
 /// For what nobody waits for: wills, `$SYS`, shared messages offered again.
 pub(super) struct Nobody;
 
@@ -84,7 +93,7 @@ pub enum Admission {
     Open,
     /// A bound is reached, of the message itself or of what would keep it.
     Refused(ReasonCode),
-    /// The log takes nothing for the moment.
+    /// The log takes nothing for the moment, or another node that it goes to.
     Congested,
 }
 
@@ -101,6 +110,9 @@ impl Dispatch {
     /// log takes it in any case.
     #[must_use]
     pub fn admit(&self, routes: &Routes, publication: &Publication, received: bool) -> Admission {
+        if publication.qos != QoS::AtMostOnce && routes.full() {
+            return Admission::Congested;
+        }
         let matched = routes.durable_for(publication);
         if !matched && !publication.retain && !received {
             return Admission::Open;
@@ -153,14 +165,14 @@ impl Dispatch {
     }
 
     /// Delivers a run to live receivers, in order, after what it proposed has been committed. Leaves one answer per
-    /// offer. `of` and `committed` are those of [`Dispatch::durable`]'s commands.
+    /// offer. `of` and `committed` are those of [`Dispatch::durable`]'s commands, with the index of their entry.
     pub fn offer(
         &self,
         publisher: &Arc<Receiver>,
         routes: &Arc<Routes>,
         offers: &[Offer],
         of: &[usize],
-        committed: Committed,
+        (committed, index): (Committed, u64),
         answers: &mut Vec<Accepted>,
     ) {
         let outcomes = match committed {
@@ -177,6 +189,9 @@ impl Dispatch {
             |offer| Routing { reason: refused(offer).unwrap_or(ReasonCode::Success), reached: false, ticket: None };
         let mut routing: Vec<Routing> = offers.iter().map(begin).collect();
         self.take_outcomes(offers, of, outcomes, &mut routing);
+        if !of.is_empty() && self.links().connected() {
+            self.await_stable(publisher, offers, of, index, &mut routing);
+        }
         // A subscriber that came in between has its route, but its copy of the retained messages may be older than what
         // was just set: it gets the message live. All of a run have one topic.
         let fresh = match offers.first() {
@@ -190,13 +205,22 @@ impl Dispatch {
         for target in &routes.targets {
             self.push_run(target, publisher, offers, &mut routing, now_ms);
         }
+        for link in routes.all_peers() {
+            self.push_run_away(link, publisher, routes, offers, &mut routing);
+        }
         for shared in &routes.shared {
             for (offer, routing) in offers.iter().zip(&mut routing) {
                 if (shared.durable && offer.publication.qos != QoS::AtMostOnce) || routing.reason.is_error() {
                     continue;
                 }
                 for member in shared.in_turn() {
-                    if self.push_one(member, publisher, offer, routing, (Some(shared.filter.clone()), now_ms)) {
+                    let taken = match member {
+                        Member::Here(target) => {
+                            self.push_one(target, publisher, offer, routing, (Some(shared.filter.clone()), now_ms))
+                        }
+                        Member::There(away) => self.push_one_away(away, publisher, offer, routing),
+                    };
+                    if taken {
                         break;
                     }
                 }
@@ -221,10 +245,69 @@ impl Dispatch {
                     self.metrics.retained_refused.inc();
                 }
                 Outcome::Refused(reason) => routing[*at].reason = reason,
-                Outcome::Stale => routing[*at].reason = ReasonCode::SessionTakenOver,
+                Outcome::Stale => {
+                    self.metrics.stale_refused.inc();
+                    routing[*at].reason = ReasonCode::SessionTakenOver;
+                }
                 _ => {}
             }
         }
+    }
+
+    /// Has what was retained wait until every node has it: whoever subscribes from then on, wherever, is sent it.
+    fn await_stable(
+        &self,
+        publisher: &Arc<Receiver>,
+        offers: &[Offer],
+        of: &[usize],
+        index: u64,
+        routing: &mut [Routing],
+    ) {
+        let mut waiters: Vec<Box<dyn Waiter>> = Vec::new();
+        for at in of {
+            let (offer, routing) = (&offers[*at], &mut routing[*at]);
+            if offer.publication.retain && offer.token.is_some() && !routing.reason.is_error() {
+                waiters.push(waiter(publisher, offer, routing));
+            }
+        }
+        if !waiters.is_empty() {
+            let told = Box::new(move || waiters.iter().for_each(|waiter| waiter.taken()));
+            self.replica.when_stable(index, told);
+        }
+    }
+
+    /// Gives a run of publications to another node under one lock.
+    fn push_run_away(
+        &self,
+        link: &Arc<Link>,
+        publisher: &Arc<Receiver>,
+        routes: &Routes,
+        offers: &[Offer],
+        routing: &mut [Routing],
+    ) {
+        // To some nodes only QoS 0 goes: what has more comes to their sessions through the log.
+        let above_0 = routes.peers(QoS::AtLeastOnce).iter().any(|peer| Arc::ptr_eq(peer, link));
+        let mut pushing = link.begin();
+        for (offer, routing) in offers.iter().zip(routing) {
+            let at_most_once = offer.publication.qos == QoS::AtMostOnce;
+            if routing.reason.is_error() || !(at_most_once || above_0) {
+                continue;
+            }
+            let obligation =
+                || waits(publisher, offer, routing).map(|waits| -> Box<dyn Obligation> { Box::new(waits) });
+            let pushed = pushing.push(&offer.publication, None, obligation);
+            routing.reached |= pushed != links::Pushed::Gone;
+        }
+    }
+
+    fn push_one_away(&self, away: &Away, publisher: &Arc<Receiver>, offer: &Offer, routing: &mut Routing) -> bool {
+        let choice = || {
+            let waiter = waits(publisher, offer, routing).map(|waits| -> Box<dyn Waiter> { Box::new(waits) });
+            Choice { tried: Vec::new(), waiter }
+        };
+        let taken = self.push_away(away, &offer.publication, choice);
+        routing.reached |= taken;
+        taken
     }
 
     /// Pushes a run of publications to one receiver under one lock.
@@ -250,11 +333,16 @@ impl Dispatch {
             routing.reached |= pushed != Pushed::Gone;
         }
         drop(outbound);
+        self.note_run(&target.receiver, pushed_any, waiting);
+    }
+
+    /// As [`Dispatch::note_pushed`], after several pushes: whether any was taken, and whether any waits.
+    pub(super) fn note_run(&self, receiver: &Arc<Receiver>, any: bool, waiting: bool) {
         if waiting {
-            self.note_stalled(&target.receiver);
+            self.note_stalled(receiver);
         }
-        if pushed_any {
-            target.receiver.signal();
+        if any {
+            receiver.signal();
         }
     }
 
@@ -289,29 +377,60 @@ impl Dispatch {
         }
     }
 
-    /// Offers a shared message to whichever live member takes it; `false` if none does.
-    pub(super) fn push_to_group(&self, routes: &Routes, orphan: &Orphan) -> bool {
-        let now_ms = self.now().mono_ms;
-        let groups = routes.shared.iter().filter(|shared| shared.filter == orphan.filter);
-        for member in groups.flat_map(|shared| shared.in_turn()) {
-            let delivery = member.shared_delivery(&orphan.publication);
-            if member.receiver.persistent() && delivery.qos != QoS::AtMostOnce {
-                // Its packet ids belong to its durable queue.
-                continue;
-            }
-            let group = Some(orphan.filter.clone());
-            let pushed = member.receiver.outbound().push(delivery, group, now_ms, || Box::new(Nobody));
-            self.note_pushed(&member.receiver, &pushed);
-            if pushed != Pushed::Gone {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Serves this node's live receivers with a message that has no publisher here: a will, or `$SYS`.
+    /// Serves this node's live receivers with a message that has no publisher here, and that no other node has: `$SYS`.
     pub fn publish_live(&self, publication: &Arc<Publication>) {
         let routes = self.routes_for(&publication.topic);
+        self.push_to_targets(&routes, publication);
+        let now_ms = self.now().mono_ms;
+        for shared in &routes.shared {
+            for target in shared.in_turn().filter_map(Member::here) {
+                let (delivery, group) = (target.shared_delivery(publication), Some(shared.filter.clone()));
+                let pushed = target.receiver.outbound().push(delivery, group, now_ms, || Box::new(Nobody));
+                self.note_pushed(&target.receiver, &pushed);
+                if pushed != Pushed::Gone {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// As [`Dispatch::publish_live`], for what every node publishes by the same entry of the log: a will. Of a shared
+    /// subscription all nodes choose the same member, and only its own node serves it.
+    pub(super) fn publish_applied(&self, publication: &Arc<Publication>) {
+        self.push_to_targets(&self.routes_for(&publication.topic), publication);
+        let turn =
+            self.replica.applied().wrapping_add(u64::from(crc32fast::hash(publication.topic.as_str().as_bytes())));
+        let chosen: Vec<_> = {
+            let state = self.replica.read();
+            // Groups with a persistent member are served by apply itself.
+            let groups = state.live_groups(&publication.topic, QoS::AtLeastOnce).into_iter();
+            let choose = |filter: Arc<TopicFilter>| {
+                let mut members = state.shared_members(&filter);
+                let count = u64::try_from(members.len()).ok().filter(|count| *count > 0)?;
+                let at = usize::try_from(turn % count).unwrap_or_default();
+                Some((filter, members.swap_remove(at)))
+            };
+            groups.filter_map(choose).collect()
+        };
+        for (filter, member) in chosen {
+            let Some(receiver) = self.owned(&member.key, member.owner) else { continue };
+            let share = Share {
+                qos: member.options.qos,
+                retain_as_published: member.options.retain_as_published,
+                subscription_ids: member.id.into_iter().collect(),
+            };
+            let now_ms = self.now().mono_ms;
+            let delivery = share.delivery(publication);
+            let pushed = receiver.outbound().push(delivery, Some(filter.clone()), now_ms, || Box::new(Nobody));
+            self.note_pushed(&receiver, &pushed);
+            if pushed == Pushed::Gone {
+                let choice = Choice { tried: vec![member.key], waiter: None };
+                self.choose_again(&Orphan { filter, publication: publication.clone() }, choice);
+            }
+        }
+    }
+
+    fn push_to_targets(&self, routes: &Routes, publication: &Arc<Publication>) {
         let now_ms = self.now().mono_ms;
         for target in &routes.targets {
             if let Some(delivery) = target.delivery(publication) {
@@ -319,30 +438,30 @@ impl Dispatch {
                 self.note_pushed(&target.receiver, &pushed);
             }
         }
-        for shared in &routes.shared {
-            if !shared.durable || publication.qos == QoS::AtMostOnce {
-                self.push_to_group(
-                    &routes,
-                    &Orphan { filter: shared.filter.clone(), publication: publication.clone() },
-                );
-            }
-        }
     }
 }
 
-fn waiter(publisher: &Arc<Receiver>, offer: &Offer, routing: &mut Routing) -> Box<dyn Waiter> {
-    let Some(token) = offer.token else { return Box::new(Nobody) };
+/// One more receiver that the publisher of an offer waits for, if it waits at all.
+fn waits(publisher: &Arc<Receiver>, offer: &Offer, routing: &mut Routing) -> Option<Waits> {
+    let token = offer.token?;
     let ticket = routing.ticket.get_or_insert_with(|| {
         // One for the router itself, given back when all receivers have been offered the message.
         Arc::new(Ticket { publisher: publisher.clone(), token, left: AtomicUsize::new(1) })
     });
     ticket.left.fetch_add(1, Ordering::AcqRel);
-    Box::new(Waits(ticket.clone()))
+    Some(Waits(ticket.clone()))
+}
+
+fn waiter(publisher: &Arc<Receiver>, offer: &Offer, routing: &mut Routing) -> Box<dyn Waiter> {
+    match waits(publisher, offer, routing) {
+        Some(waits) => Box::new(waits),
+        None => Box::new(Nobody),
+    }
 }
 
 impl Target {
     /// This receiver's live share of a publication; `None` where it gets it from the durable queue, or not at all.
-    fn delivery(&self, publication: &Arc<Publication>) -> Option<Delivery> {
+    pub(super) fn delivery(&self, publication: &Arc<Publication>) -> Option<Delivery> {
         let own = || publication.origin.as_ref().is_some_and(|origin| origin.same(self.receiver.key()));
         let share = match &self.own {
             // [v5 MQTT-3.8.3-3] what a client publishes itself counts only for its subscriptions that are not no-local.
@@ -355,7 +474,7 @@ impl Target {
     }
 
     /// A member's share: shared subscriptions are never no-local [v5 MQTT-3.8.3-4].
-    fn shared_delivery(&self, publication: &Arc<Publication>) -> Delivery {
+    pub(super) fn shared_delivery(&self, publication: &Arc<Publication>) -> Delivery {
         self.all.delivery(publication)
     }
 }

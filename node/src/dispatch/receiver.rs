@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::BytesMut;
-use fulmar_broker::outbound::{DropReason, Orphan, Outbound, REPLAY_QUEUED_MAX, STALL_MS_MAX, Waiter};
+use fulmar_broker::outbound::{DropReason, Orphan, Outbound, REPLAY_QUEUED_MAX, STALL_MS_MAX, Tally, Waiter};
 use fulmar_broker::retained::Retained;
 use fulmar_broker::session::Token;
 use fulmar_broker::state::command::Subscription;
@@ -29,11 +29,15 @@ pub const BATCHES_MAX: u32 = 2;
 pub trait Port: Send + Sync {
     /// A publication that waited has been taken by all its receivers.
     fn accepted(&self, token: Token);
-    /// What the session proposed first, of what it was not told of yet, is committed; or nothing will be.
-    /// `retained`: the retained messages as of that commit, where they were asked for.
-    fn committed(&self, committed: Committed, retained: Option<Retained>);
+    /// What the session proposed first, of what it was not told of yet, is committed by the entry of this index; or
+    /// nothing will be. `retained`: the retained messages as of that commit, where they were asked for.
+    fn committed(&self, committed: Committed, index: u64, retained: Option<Retained>);
+    /// Every node has applied what the session waits for.
+    fn stable(&self);
     /// A newer claim owns the session.
     fn taken_over(&self);
+    /// The run of the node has ended: the session ends here, and nothing that it waits for will be answered.
+    fn fenced(&self);
     /// The connection must end, for this reason.
     fn close(&self, reason: ReasonCode);
 }
@@ -58,6 +62,10 @@ pub struct Receiver {
     batches: AtomicU32,
     /// Whether dispatch watches it for a stall.
     stalled: AtomicBool,
+    /// A subscribe is on its way through the cluster: live messages wait until it is answered.
+    held: AtomicBool,
+    /// The run of the node that it belongs to has ended.
+    cut: AtomicBool,
     deadline_ms: AtomicU64,
 }
 
@@ -83,6 +91,8 @@ impl Receiver {
             signalled: AtomicBool::new(false),
             batches: AtomicU32::new(0),
             stalled: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
             deadline_ms: AtomicU64::new(u64::MAX),
         }
     }
@@ -182,12 +192,27 @@ impl Receiver {
         !self.stalled.swap(true, Ordering::AcqRel)
     }
 
-    /// Whether publishers wait for this receiver; one that took nothing for too long is told to go.
-    pub(super) fn still_stalled(&self, now_ms: u64) -> bool {
+    pub(super) fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Release);
+    }
+
+    pub(super) fn held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// Whether the run of the node that it belongs to has ended: nothing of it may be acknowledged any more.
+    #[must_use]
+    pub fn cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
+    }
+
+    /// Whether publishers wait for this receiver; one that took nothing for too long is told to go. `acting_ms`: for how
+    /// long it could have.
+    pub(super) fn still_stalled(&self, now_ms: u64, acting_ms: u64) -> bool {
         // Taken back first: a publisher that begins to wait after the look notes it again.
         self.stalled.store(false, Ordering::Release);
         let stalled_ms = self.outbound().stalled_ms(now_ms);
-        if stalled_ms.is_some_and(|ms| ms >= STALL_MS_MAX) {
+        if stalled_ms.is_some_and(|ms| ms.min(acting_ms) >= STALL_MS_MAX) {
             self.tell(|port| port.close(ReasonCode::QuotaExceeded));
         }
         stalled_ms.is_some() && self.begin_stall()
@@ -243,20 +268,45 @@ impl Dispatch {
     /// Closes the way out after `reason` has been told to an MQTT 5 client, and settles the books.
     pub fn close_receiver(&self, receiver: &Receiver, told: Option<ReasonCode>, booked: DropReason) {
         let mut outbound = receiver.outbound();
-        let mut last = BytesMut::new();
-        if let Some(reason) = told.filter(|_| outbound.version() == Version::V5) {
-            let properties = ReasonProperties::default();
-            let packet = Disconnect { reason, session_expiry_s: None, server_reference: None, properties };
-            // A DISCONNECT with nothing but a reason always fits.
-            let _ = encode(&Packet::Disconnect(Box::new(packet)), Version::V5, &mut last);
-        }
-        let (waiters, orphans): (Vec<Box<dyn Waiter>>, Vec<Orphan>) = outbound.close(&last, booked);
+        let last = told.map(|reason| farewell(outbound.version(), reason)).unwrap_or_default();
+        let closed = outbound.close(&last, booked);
         let tally = outbound.take_tally();
         drop(outbound);
+        self.closed(receiver, closed, &tally);
+    }
+
+    /// Ends a receiver of a run of this node that has ended: what it has acknowledged and not written is not said any
+    /// more, and the log is not told.
+    pub(super) fn cut(&self, receiver: &Receiver) {
+        let mut outbound = receiver.outbound();
+        receiver.cut.store(true, Ordering::Release);
+        outbound.unsay();
+        let last = farewell(outbound.version(), ReasonCode::ServerShuttingDown);
+        let closed = outbound.close(&last, DropReason::SessionEnded);
+        let tally = outbound.take_tally();
+        // Under the lock: the session hears it before its connection can end.
+        receiver.tell(|port| port.fenced());
+        drop(outbound);
+        self.closed(receiver, closed, &tally);
+    }
+
+    fn closed(&self, receiver: &Receiver, (waiters, orphans): (Vec<Box<dyn Waiter>>, Vec<Orphan>), tally: &Tally) {
         *receiver.replays() = None;
-        self.metrics.add_tally(&tally);
+        self.metrics.add_tally(tally);
         waiters.iter().for_each(|waiter| waiter.taken());
         self.offer_again(orphans);
         receiver.signal();
     }
+}
+
+/// A DISCONNECT with nothing but a reason, for whom it is made.
+fn farewell(version: Version, reason: ReasonCode) -> BytesMut {
+    let mut last = BytesMut::new();
+    if version == Version::V5 {
+        let properties = ReasonProperties::default();
+        let packet = Disconnect { reason, session_expiry_s: None, server_reference: None, properties };
+        // It always fits.
+        let _ = encode(&Packet::Disconnect(Box::new(packet)), Version::V5, &mut last);
+    }
+    last
 }

@@ -66,9 +66,18 @@ impl Dispatch {
         receiver.signal();
     }
 
+    /// Live messages wait until the subscribe that has begun is answered, also those that it brings.
+    pub fn hold(&self, receiver: &Receiver) {
+        // Locked, so that a replay which ends at this moment sees it.
+        let _replays = receiver.replays();
+        receiver.hold(true);
+        receiver.outbound().set_replaying(true);
+    }
+
     /// Lets live messages flow again after a subscribe, unless a replay is under way.
     pub fn release_hold(&self, receiver: &Receiver) {
         let replays = receiver.replays();
+        receiver.hold(false);
         if replays.is_none() {
             receiver.outbound().set_replaying(false);
             drop(replays);
@@ -106,7 +115,7 @@ impl Dispatch {
         }
         if replay.walks.is_empty() {
             *replays = None;
-            receiver.outbound().set_replaying(false);
+            receiver.outbound().set_replaying(receiver.held());
         }
         true
     }

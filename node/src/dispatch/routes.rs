@@ -1,17 +1,22 @@
-//! Who is listening: the live routes of this node, and what a topic resolves to.
+//! Who is listening: the live routes of this node, the other nodes that somebody listens on, and what a topic resolves
+//! to.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fulmar_broker::Publication;
-use fulmar_broker::state::command::Subscription;
+use fulmar_broker::state::State;
+use fulmar_broker::state::command::{Command, LiveRoutes, Subscription};
 use fulmar_broker::trie::Trie;
+use fulmar_broker::{Publication, SessionKey};
 use fulmar_mqtt::packet::{SubscriptionIds, SubscriptionOptions};
 use fulmar_mqtt::{QoS, TopicFilter, TopicName};
 
 use super::Dispatch;
+use super::announce::{Announcements, Announcing};
 use super::receiver::Receiver;
+use crate::cluster::links::Link;
+use crate::cluster::links::record;
 
 /// Topics that one publisher's cache remembers.
 const CACHE_TOPICS_MAX: usize = 16;
@@ -44,6 +49,8 @@ pub(super) struct Table {
     trie: Trie<Holder, Entry>,
     /// With how many members each has.
     turns: HashMap<TopicFilter, (Arc<Turn>, usize)>,
+    /// What of it the other nodes are told.
+    pub(super) announcements: Announcements,
 }
 
 /// What matching subscriptions of one receiver add up to.
@@ -64,11 +71,43 @@ pub struct Target {
     pub own: Option<Option<Share>>,
 }
 
+/// A member of a shared subscription.
+#[derive(Debug)]
+pub enum Member {
+    Here(Target),
+    There(Away),
+}
+
+/// A member on another node.
+#[derive(Debug)]
+pub struct Away {
+    pub link: Arc<Link>,
+    pub member: record::Member,
+    pub granted: QoS,
+}
+
+impl Member {
+    pub fn key(&self) -> &SessionKey {
+        match self {
+            Member::Here(target) => target.receiver.key(),
+            Member::There(away) => &away.member.key,
+        }
+    }
+
+    pub fn here(&self) -> Option<&Target> {
+        match self {
+            Member::Here(target) => Some(target),
+            Member::There(_) => None,
+        }
+    }
+}
+
 /// A shared subscription among those that a topic resolves to.
 #[derive(Debug)]
 pub struct SharedTarget {
     pub filter: Arc<TopicFilter>,
-    pub members: Vec<Target>,
+    /// Of the whole cluster, sorted by key.
+    pub members: Vec<Member>,
     turn: Arc<Turn>,
     /// QoS > 0 goes through the replicated queue.
     pub durable: bool,
@@ -76,10 +115,19 @@ pub struct SharedTarget {
 
 impl SharedTarget {
     /// The members, beginning with the one whose turn it is.
-    pub fn in_turn(&self) -> impl Iterator<Item = &Target> {
+    pub fn in_turn(&self) -> impl Iterator<Item = &Member> {
         let first = self.turn.next.fetch_add(1, Ordering::Relaxed);
         (0..self.members.len()).map(move |i| &self.members[(first.wrapping_add(i)) % self.members.len()])
     }
+}
+
+/// The other nodes that a topic resolves to; none in a cluster of one.
+#[derive(Debug, Default)]
+struct Peers {
+    /// Where somebody listens: to QoS 0, and to what is published with more.
+    live: [Vec<Arc<Link>>; 2],
+    /// Where members of shared subscriptions are.
+    shared: Vec<Arc<Link>>,
 }
 
 /// What a topic resolves to, as of two versions of the routes.
@@ -89,6 +137,7 @@ pub struct Routes {
     durable_version: u64,
     pub targets: Vec<Target>,
     pub shared: Vec<SharedTarget>,
+    peers: Peers,
     /// Whether a persistent subscription with QoS > 0 matches.
     pub durable: bool,
 }
@@ -105,6 +154,25 @@ impl Routes {
     pub fn durable_for(&self, publication: &Publication) -> bool {
         publication.qos != QoS::AtMostOnce && (self.durable || self.shared.iter().any(|shared| shared.durable))
     }
+
+    /// Other nodes where somebody gets a message of this QoS live.
+    #[must_use]
+    pub fn peers(&self, qos: QoS) -> &[Arc<Link>] {
+        &self.peers.live[usize::from(qos != QoS::AtMostOnce)]
+    }
+
+    /// Nodes that any message to this topic may go to.
+    #[must_use]
+    pub fn all_peers(&self) -> &[Arc<Link>] {
+        // Whoever wants QoS 1 gets QoS 0 as well.
+        self.peers(QoS::AtMostOnce)
+    }
+
+    /// Whether a node that this goes to has so much before it that publishers should wait.
+    #[must_use]
+    pub fn full(&self) -> bool {
+        self.all_peers().iter().chain(&self.peers.shared).any(|link| link.full())
+    }
 }
 
 /// What one publisher's latest topics resolve to.
@@ -117,7 +185,31 @@ pub struct RouteCache {
 impl Dispatch {
     /// Adds (or replaces) live subscriptions of a receiver.
     pub fn subscribe(&self, receiver: &Arc<Receiver>, subscriptions: &[Subscription]) {
+        let _ = self.add_routes(receiver, subscriptions);
+    }
+
+    /// As [`Dispatch::subscribe`], for filters of a session that ends with its socket: what the other nodes must know of
+    /// before the client hears that it is subscribed.
+    #[must_use]
+    pub fn announce(&self, receiver: &Arc<Receiver>, subscriptions: &[Subscription]) -> Announcing {
+        self.add_routes(receiver, subscriptions)
+    }
+
+    /// What was to be announced is applied, by this entry.
+    pub fn announced(&self, announcing: &Announcing, index: u64) {
+        self.routes.write().announcements.applied(announcing, index);
+    }
+
+    fn announces(&self, receiver: &Receiver, filter: &TopicFilter) -> bool {
+        self.links.connected() && !receiver.persistent() && filter.shared().is_none()
+    }
+
+    fn add_routes(&self, receiver: &Arc<Receiver>, subscriptions: &[Subscription]) -> Announcing {
+        let mut announcing = Announcing::default();
         let mut table = self.routes.write();
+        if receiver.cut() {
+            return announcing; // the routes of its run have been forgotten
+        }
         for subscription in subscriptions {
             let filter = &subscription.filter;
             let turn = filter.shared().is_some().then(|| table.turn(filter));
@@ -127,22 +219,73 @@ impl Dispatch {
             if let (true, Some((_, members))) = (new, table.turns.get_mut(filter)) {
                 *members += 1;
             }
+            if self.announces(receiver, filter) {
+                table.announcements.subscribe(filter, new, &mut announcing);
+            }
         }
         drop(table);
-        self.routes_version.fetch_add(1, Ordering::Release);
+        self.routes_changed();
+        announcing
     }
 
     /// Removes live subscriptions of a receiver.
     pub fn unsubscribe<'a>(&self, receiver: u64, filters: impl IntoIterator<Item = &'a TopicFilter>) {
+        let now_ms = self.now().mono_ms;
         let mut table = self.routes.write();
         for filter in filters {
             let group = filter.shared().is_some().then(|| Arc::new(filter.clone()));
-            if table.trie.remove(filter, &Holder { receiver, group }).is_some() {
+            if let Some(entry) = table.trie.remove(filter, &Holder { receiver, group }) {
                 table.leave_turn(filter);
+                if self.announces(&entry.receiver, filter) {
+                    table.announcements.unsubscribe(filter, now_ms);
+                }
             }
         }
         drop(table);
+        self.routes_changed();
+    }
+
+    /// Tells the other nodes of filters that nobody here has subscribed to for a while. Called a few times a second.
+    pub fn withdraw(&self) {
+        if !self.links.connected() || !self.replica.acts() {
+            return;
+        }
+        let (node, generation) = self.replica.run();
+        let mut table = self.routes.write();
+        let remove = table.announcements.withdraw(self.now().mono_ms);
+        if !remove.is_empty() {
+            // Under the lock: whoever announces one of them again comes after this.
+            let withdrawn = LiveRoutes { node, generation, add: Vec::new(), remove };
+            self.replica.propose(
+                vec![Command::LiveRoutes(Box::new(withdrawn))],
+                Box::new(|committed| {
+                    if let Err(error) = committed {
+                        tracing::error!(%error, "routes not withdrawn");
+                    }
+                }),
+            );
+        }
+    }
+
+    /// Forgets all routes: those of a run of this node that has ended.
+    pub(super) fn forget_routes(&self) {
+        let mut table = self.routes.write();
+        let mut announcements = std::mem::take(&mut table.announcements);
+        announcements.forget();
+        *table = Table { announcements, ..Table::default() };
+        drop(table);
+        self.routes_changed();
+    }
+
+    /// Whatever was resolved is to be resolved again.
+    pub(super) fn routes_changed(&self) {
         self.routes_version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Filters that the other nodes are told of.
+    #[must_use]
+    pub fn announced_count(&self) -> usize {
+        self.routes.read().announcements.len()
     }
 
     /// Live (filter, receiver) pairs.
@@ -190,9 +333,46 @@ impl Dispatch {
             shared.durable = state.shared_group_is_durable(&shared.filter);
         }
         let durable = state.has_durable_match(topic);
+        let mut peers = Peers::default();
+        if self.links.connected() {
+            peers = self.find_peers(&state, topic, &mut matches.shared);
+        }
         drop(state);
         let Matches { targets, shared, .. } = matches;
-        Arc::new(Routes { version, durable_version, targets, shared, durable })
+        Arc::new(Routes { version, durable_version, targets, shared, peers, durable })
+    }
+
+    /// The other nodes where somebody listens to a topic; adds members there to shared subscriptions.
+    fn find_peers(&self, state: &State, topic: &TopicName, shared: &mut Vec<SharedTarget>) -> Peers {
+        // None leads to this node, nor to a run that is not alive as of `state`.
+        let links = |qos| state.live_nodes(topic, qos).into_iter().filter_map(|run| self.links.to(run)).collect();
+        for filter in state.live_groups(topic, QoS::AtMostOnce) {
+            if !shared.iter().any(|shared| shared.filter == filter) {
+                // Turns begin anywhere: many publishers must not all begin with the same member.
+                let next = AtomicUsize::new(self.turns.fetch_add(1, Ordering::Relaxed));
+                let turn = Arc::new(Turn { filter: filter.clone(), next });
+                let durable = state.shared_group_is_durable(&filter);
+                shared.push(SharedTarget { filter, members: Vec::new(), turn, durable });
+            }
+        }
+        let mut away: Vec<Arc<Link>> = Vec::new();
+        for shared in shared.iter_mut() {
+            for member in state.shared_members(&shared.filter) {
+                // Those of this node are in its own table.
+                if let Some(link) = self.links.to((member.owner.node, member.owner.generation)) {
+                    if !away.iter().any(|known| Arc::ptr_eq(known, &link)) {
+                        away.push(link.clone());
+                    }
+                    let filter = shared.filter.clone();
+                    let granted = member.options.qos;
+                    let member = record::Member { key: member.key, epoch: member.owner.epoch, filter };
+                    shared.members.push(Member::There(Away { link, member, granted }));
+                }
+            }
+            shared.members.sort_by(|one, other| one.key().cmp(other.key()));
+        }
+        shared.retain(|shared| !shared.members.is_empty());
+        Peers { live: [links(QoS::AtMostOnce), links(QoS::AtLeastOnce)], shared: away }
     }
 }
 
@@ -227,7 +407,7 @@ const LINEAR_MAX: usize = 16;
 impl Matches {
     fn add(&mut self, entry: &Entry) {
         if let Some(turn) = &entry.turn {
-            let member = Target::from(entry);
+            let member = Member::Here(Target::from(entry));
             match self.shared.iter_mut().find(|shared| Arc::ptr_eq(&shared.turn, turn)) {
                 Some(shared) => shared.members.push(member),
                 None => self.shared.push(SharedTarget {

@@ -1,4 +1,53 @@
 //! Where bytes come in: only here are ports bound. Doors know sessions and dispatch, never each other.
 
+pub mod admin;
 pub mod mqtt;
+pub mod peer;
 pub mod probes;
+
+use std::net::{SocketAddr, TcpListener};
+
+use anyhow::Context;
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Server, ServerTlsConfig};
+
+use crate::cluster::peers::{CONNECTION_WINDOW, PING_EVERY, PING_TIMEOUT, STREAM_WINDOW};
+
+/// A door that speaks gRPC.
+struct Grpc {
+    /// Of the configuration, for errors.
+    key: &'static str,
+    address: SocketAddr,
+    tls: Option<ServerTlsConfig>,
+}
+
+impl Grpc {
+    /// Binds the address, and serves on the runtime that this is called on.
+    ///
+    /// # Errors
+    /// If the address cannot be bound, or what TLS needs cannot be used; the text names the key.
+    fn open(self, routes: Routes) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
+        let Grpc { key, address, tls } = self;
+        let listener = TcpListener::bind(address).with_context(|| format!("{key}: cannot listen on {address}"))?;
+        let address = listener.local_addr().context(key)?;
+        listener.set_nonblocking(true).context(key)?;
+        let listener = tokio::net::TcpListener::from_std(listener).context(key)?;
+        let mut server = Server::builder()
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keepalive_interval(Some(PING_EVERY))
+            .http2_keepalive_timeout(Some(PING_TIMEOUT));
+        if let Some(tls) = tls {
+            server = server.tls_config(tls).with_context(|| format!("{key}: TLS"))?;
+        }
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let served = tokio::spawn(async move {
+            if let Err(error) = server.add_routes(routes).serve_with_incoming(incoming).await {
+                tracing::error!(%error, key, "a door ended");
+            }
+        });
+        Ok((address, served))
+    }
+}

@@ -46,6 +46,11 @@ impl Health {
         self.phase.lock().clone()
     }
 
+    /// Whether the node has lost its lease.
+    fn frozen(&self) -> bool {
+        self.dispatch.get().is_some_and(|dispatch| !dispatch.replica().acts())
+    }
+
     /// Where figures come from, from here on. Once.
     pub fn observe(&self, dispatch: Arc<Dispatch>) {
         // A node has one dispatch in its life.
@@ -127,7 +132,8 @@ fn readings(dispatch: &Dispatch) -> Vec<Reading> {
         ),
     ];
     drop(state);
-    let log = dispatch.replica().figures();
+    let (log, census) = (dispatch.replica().figures(), dispatch.replica().census());
+    readings.extend(dispatch.peer_readings());
     readings.extend([
         Reading {
             name: "ack_policy",
@@ -136,6 +142,14 @@ fn readings(dispatch: &Dispatch) -> Vec<Reading> {
         },
         Reading::new("raft_term", "Term of the Raft log", log.term),
         Reading::new("raft_leader", "Whether this node leads", log.leads.into()),
+        Reading::new("raft_voter", "Whether this node votes", census.votes.into()),
+        Reading::new("cluster_members", "Members of the cluster, up or not", census.members as u64),
+        Reading::new("cluster_voters", "Those of them that vote", census.voters as u64),
+        Reading::new(
+            "frozen",
+            "Whether this node has lost its lease: it neither reads, writes nor acknowledges",
+            (!dispatch.replica().acts()).into(),
+        ),
         Reading::new("log_index", "Index of the last entry of the log", log.last_index),
         Reading::new("log_applied_index", "Index of the last entry that is applied", log.applied_index),
         Reading::new("log_purged_index", "Index up to which the log was let go, being in a snapshot", log.purged_index),
@@ -164,6 +178,7 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
     match health.phase() {
         Phase::Starting(None) => answer(false, "starting\n"),
         Phase::Starting(Some(why)) => answer(false, format!("starting: {why}\n")),
+        Phase::Serving if health.frozen() => answer(false, "frozen: the lease has run out, as no quorum is reached\n"),
         Phase::Serving => answer(true, "ok\n"),
         Phase::Draining => answer(false, "draining\n"),
         Phase::Damaged(what) => answer(false, format!("{what}\n")),

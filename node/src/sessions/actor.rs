@@ -1,5 +1,6 @@
 //! The actor: turns messages into inputs of the session machine, and carries out its outputs. Thin, and it never waits.
 
+mod message;
 mod steps;
 
 use std::collections::VecDeque;
@@ -11,69 +12,14 @@ use fulmar_broker::retained::Retained;
 use fulmar_broker::session::{Input, Output, Session, Token};
 use fulmar_broker::state::command::{Command, Release};
 use fulmar_broker::{Now, Publication};
-use fulmar_mqtt::{DecodeError, Decoded, Packet, QoS, ReasonCode, Version, encode};
+use fulmar_mqtt::{Decoded, Packet, QoS, ReasonCode, Version, encode};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-use self::steps::Step;
+use self::message::Answer;
+pub use self::message::{Batch, Message};
+use self::steps::{Step, Subscribed};
 use crate::cluster::{Committed, PROPOSAL_BYTES_MAX};
-use crate::dispatch::{Accepted, Admission, Dispatch, Durable, Offer, Port, Receiver, RouteCache, Routes};
-
-/// All complete packets of one read, and what followed them if that was no MQTT.
-#[derive(Debug)]
-pub struct Batch {
-    pub packets: Vec<Decoded>,
-    pub error: Option<DecodeError>,
-}
-
-/// What a session is told.
-#[derive(Debug)]
-pub enum Message {
-    /// By the connection; at most [`crate::dispatch::receiver::BATCHES_MAX`] are under way.
-    Batch(Batch),
-    /// By the connection's timer.
-    Tick,
-    /// By the connection: the transport has ended.
-    Disconnected,
-    /// By dispatch: a publication that waited has been taken.
-    Accepted(Token),
-    /// By the log: what was proposed first, of what is awaited, is committed.
-    Committed(Box<Answer>),
-    /// By dispatch: a newer claim was applied.
-    TakenOver,
-    /// By dispatch (too slow) or by the node (shutting down).
-    Close(ReasonCode),
-}
-
-/// What a proposal came to, and the retained messages as of its commit where they were asked for.
-pub struct Answer {
-    committed: Committed,
-    retained: Option<Retained>,
-}
-
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answer").field("committed", &self.committed).finish_non_exhaustive()
-    }
-}
-
-impl Port for ActorRef<Message> {
-    fn accepted(&self, token: Token) {
-        // A session that has ended awaits nothing.
-        let _ = self.cast(Message::Accepted(token));
-    }
-
-    fn committed(&self, committed: Committed, retained: Option<Retained>) {
-        let _ = self.cast(Message::Committed(Box::new(Answer { committed, retained })));
-    }
-
-    fn taken_over(&self) {
-        let _ = self.cast(Message::TakenOver);
-    }
-
-    fn close(&self, reason: ReasonCode) {
-        let _ = self.cast(Message::Close(reason));
-    }
-}
+use crate::dispatch::{Accepted, Admission, Dispatch, Durable, Offer, Receiver, RouteCache, Routes};
 
 /// The actor's kind; what it is about is its state.
 #[derive(Debug)]
@@ -107,6 +53,8 @@ pub struct State {
     last: Option<Release>,
     /// Why the queue is not carried out further.
     hold: Hold,
+    /// A subscribe that is committed and waits until every node has it.
+    settling: Option<Box<Subscribed>>,
     /// Batches whose permits are kept while nothing more should be read.
     kept_permits: u32,
     released: bool,
@@ -116,7 +64,7 @@ pub struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hold {
     Nothing,
-    /// A subscribe or unsubscribe awaits its commit: what follows must see it.
+    /// A subscribe or unsubscribe awaits its commit, and that every node has it: what follows must see it.
     Commit,
     /// The first publication of the queue finds no room since then, in milliseconds of the monotonic clock.
     Room(u64),
@@ -152,6 +100,7 @@ impl Actor for SessionActor {
             unsayable: false,
             last: None,
             hold: Hold::Nothing,
+            settling: None,
             kept_permits: 0,
             released: false,
         })
@@ -212,7 +161,13 @@ impl State {
             Message::Disconnected => self.input(Input::Disconnected, &mut work),
             Message::Accepted(token) => self.input(Input::Accepted { token, reason: ReasonCode::Success }, &mut work),
             Message::Committed(answer) => self.committed(*answer, &mut work),
+            Message::Stable => self.stable(&mut work),
+            Message::Thawed => self.thawed(work.now),
             Message::TakenOver => self.input(Input::TakenOver, &mut work),
+            Message::Fenced => {
+                self.abandon();
+                self.input(Input::TakenOver, &mut work);
+            }
             Message::Close(reason) => {
                 if reason == ReasonCode::QuotaExceeded {
                     work.booked = DropReason::SlowReceiver;
@@ -220,8 +175,8 @@ impl State {
                 self.input(Input::Close(reason), &mut work);
             }
         }
-        if self.session.ended() && self.hold != Hold::Commit {
-            self.hold = Hold::Nothing;
+        if self.session.ended() && (self.hold != Hold::Commit || self.settling.take().is_some()) {
+            self.hold = Hold::Nothing; // who has gone is not told that it is subscribed
         }
         self.finish(&mut work);
         self.write_control(&mut work);
@@ -419,12 +374,15 @@ impl State {
         let run = std::mem::take(&mut work.run);
         let Durable { commands, of } = self.dispatch.durable(&self.receiver, &routes, &run);
         let qos_0 = run.iter().filter(|offer| offer.publication.qos == QoS::AtMostOnce).count();
-        if !commands.is_empty() {
+        if !commands.is_empty() && acknowledges_early() {
+            self.dispatch.replica().propose(commands, Box::new(|_| {}));
+            self.deliver(&run, &routes, &[], (Ok(Vec::new()), 0), work);
+        } else if !commands.is_empty() {
             self.awaited_offers += run.len();
             self.awaited_qos_0 += qos_0;
             self.propose(commands, Step::Run { run, routes, proposed: Some(of) }, false);
         } else if self.awaiting.is_empty() || (qos_0 == run.len() && self.awaited_qos_0 == 0) {
-            self.deliver(&run, &routes, &[], Ok(Vec::new()), work);
+            self.deliver(&run, &routes, &[], (Ok(Vec::new()), 0), work);
         } else {
             // Within a QoS the order of a topic is that in which it was published [v5 MQTT-4.6.0-6].
             self.awaited_offers += run.len();
@@ -434,7 +392,14 @@ impl State {
     }
 
     /// Gives a run to its live receivers, and lets the machine answer what was taken at once.
-    fn deliver(&mut self, run: &[Offer], routes: &Arc<Routes>, of: &[usize], committed: Committed, work: &mut Work) {
+    fn deliver(
+        &mut self,
+        run: &[Offer],
+        routes: &Arc<Routes>,
+        of: &[usize],
+        committed: (Committed, u64),
+        work: &mut Work,
+    ) {
         let mut answers = Vec::with_capacity(run.len());
         self.dispatch.offer(&self.receiver, routes, run, of, committed, &mut answers);
         for (offer, answer) in run.iter().zip(answers) {
@@ -480,6 +445,12 @@ impl Drop for State {
         self.release(false, None, false, Some(DropReason::SessionEnded));
         self.propose_last();
     }
+}
+
+/// Whether a test wants publishers to be answered before their messages are committed.
+fn acknowledges_early() -> bool {
+    fail::fail_point!("ack::before_commit", |_| true);
+    false
 }
 
 fn is_answer(output: &Output) -> bool {

@@ -4,6 +4,7 @@
 pub mod actor;
 pub mod authenticate;
 pub mod open;
+mod pace;
 
 pub use actor::{Batch, Message};
 pub use open::{Opened, Refused, Sessions};

@@ -7,19 +7,24 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use fulmar_broker::outbound::{Outbound, Settings};
 use fulmar_broker::session::{Limits, Opening, Session, Start, expiry_s, will};
-use fulmar_broker::state::command::{Claim, Claimed, Command, Outcome, Subscription};
-use fulmar_broker::{SessionKey, session};
+use fulmar_broker::state::command::{Claim, Claimed, Command, Outcome, Release, Subscription};
+use fulmar_broker::{Epoch, SessionKey, session};
 use fulmar_mqtt::packet::{Connect, OversizePolicy};
 use fulmar_mqtt::{ReasonCode, encode};
 use fulmar_platform::Admission;
 use ractor::{Actor, ActorRef};
+use tokio::sync::oneshot;
 
 use super::actor::{Arguments, Message, SessionActor};
 use super::authenticate::{Access, Authenticator};
+use super::pace::Pace;
+use crate::cluster::Error;
 use crate::dispatch::{Dispatch, Receiver};
 
 /// Unacknowledged deliveries to one client, whatever it would take.
 const WINDOW_MAX: u16 = 8_192;
+
+const NOT_CLAIMED: (ReasonCode, &str) = (ReasonCode::ServerUnavailable, "the session could not be claimed");
 
 /// What a door settles for those who come in by it.
 #[derive(Debug, Clone)]
@@ -65,6 +70,7 @@ pub struct Sessions {
     limits: Limits,
     queue: QueueBounds,
     leaving: AtomicBool,
+    pace: Pace,
 }
 
 impl std::fmt::Debug for Sessions {
@@ -81,7 +87,14 @@ impl Sessions {
         limits: Limits,
         queue: QueueBounds,
     ) -> Arc<Sessions> {
-        Arc::new(Sessions { dispatch, authenticator, limits, queue, leaving: AtomicBool::new(false) })
+        Arc::new(Sessions {
+            dispatch,
+            authenticator,
+            limits,
+            queue,
+            leaving: AtomicBool::new(false),
+            pace: Pace::default(),
+        })
     }
 
     #[must_use]
@@ -136,7 +149,16 @@ impl Sessions {
             .map_err(|reason| (reason, "the will is not acceptable"))?;
         let expiry_s = expiry_s(connect, &terms.limits);
         let opening = Opening { assigned_client_id, expiry_s };
-        let claimed = self.commit_claim(&key, connect, expiry_s, will).await?;
+        if !self.pace.admits(&key, dispatch.now().mono_ms) {
+            dispatch.metrics().takeovers_refused.inc();
+            tracing::warn!(%key, peer = %terms.peer, "taken over too often: do two clients have one identity?");
+            return Err((ReasonCode::ConnectionRateExceeded, "the session is taken over too often"));
+        }
+        let (claimed, index) = self.commit_claim(&key, connect, expiry_s, will).await?;
+        if claimed.previous.is_some() {
+            self.pace.note(&key, dispatch.now().mono_ms);
+        }
+        self.await_stable(&key, claimed.epoch, index).await?;
         let start = Start {
             connect,
             key: key.clone(),
@@ -188,20 +210,55 @@ impl Sessions {
         connect: &Connect,
         expiry_s: u32,
         will: Option<fulmar_broker::state::command::Will>,
-    ) -> Result<Claimed, (ReasonCode, &'static str)> {
+    ) -> Result<(Claimed, u64), (ReasonCode, &'static str)> {
         let replica = self.dispatch.replica();
         let (node, generation) = replica.run();
         let claim = Claim { key: key.clone(), node, generation, clean_start: connect.clean_start, expiry_s, will };
-        let committed = replica.commit(vec![Command::Claim(Box::new(claim))]).await;
+        let (done, committed) = oneshot::channel();
+        let dispatch = self.dispatch.clone();
+        replica.propose(
+            vec![Command::Claim(Box::new(claim))],
+            Box::new(move |committed| {
+                // Within the reply: the index of the claim's own entry.
+                let _ = done.send((committed, dispatch.replica().applied()));
+            }),
+        );
+        let (committed, index) = committed.await.unwrap_or((Err(Error::Stopped), 0));
         let outcomes = committed.map_err(|error| {
             tracing::error!(%key, %error, "claim not committed");
-            (ReasonCode::ServerUnavailable, "the session could not be claimed")
+            NOT_CLAIMED
         })?;
         match outcomes.into_iter().next() {
-            Some(Outcome::Claimed(claimed)) => Ok(*claimed),
+            Some(Outcome::Claimed(claimed)) => Ok((*claimed, index)),
             Some(Outcome::Refused(reason)) => Err((reason, "a bound of the replicated state was reached")),
-            _ => Err((ReasonCode::ServerUnavailable, "the session could not be claimed")),
+            Some(Outcome::Stale) => {
+                self.dispatch.metrics().stale_refused.inc();
+                Err(NOT_CLAIMED)
+            }
+            _ => Err(NOT_CLAIMED),
         }
+    }
+
+    /// Until every node has applied the claim: from then on no older owner acknowledges anything.
+    async fn await_stable(&self, key: &SessionKey, epoch: Epoch, index: u64) -> Result<(), (ReasonCode, &'static str)> {
+        fail::fail_point!("claim::no_wait", |_| Ok(()));
+        if !self.dispatch.links().connected() {
+            return Ok(());
+        }
+        let (stable, everywhere) = oneshot::channel();
+        let then = Box::new(move || {
+            // The connection may be gone: whoever opens it finds that out.
+            let _ = stable.send(());
+        });
+        self.dispatch.replica().when_stable(index, then);
+        if everywhere.await.is_ok() {
+            return Ok(());
+        }
+        // It is not known any more, for this run has ended: the session must not stay with nobody.
+        let (key, sent_below) = (key.clone(), None);
+        let release = Release { key, epoch, discard_will: false, expiry_s: None, sent_below };
+        self.dispatch.replica().propose(vec![Command::Release(release)], Box::new(|_| {}));
+        Err(NOT_CLAIMED)
     }
 
     /// A resumed session's filters become live routes again, for what does not come from its queue.

@@ -22,6 +22,26 @@ pub fn load(data_dir: &Path) -> anyhow::Result<NodeId> {
     Ok(NodeId(id))
 }
 
+/// Notes that this data directory is of a node that was removed from its cluster; `what` says which.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn mark_removed(data_dir: &Path, what: &str) -> std::io::Result<()> {
+    files::write_whole(&data_dir.join(layout::REMOVED), format!("{what}\n").as_bytes())
+}
+
+/// What was noted by [`mark_removed`], if anything was.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn removed(data_dir: &Path) -> std::io::Result<Option<String>> {
+    match std::fs::read_to_string(data_dir.join(layout::REMOVED)) {
+        Ok(what) => Ok(Some(what.trim().to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

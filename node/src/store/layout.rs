@@ -22,6 +22,8 @@ use super::mark::{self, Mark};
 use super::{files, sled};
 
 pub(super) const NODE_ID: &str = "node-id";
+/// There only if the node was removed from its cluster; says so in words.
+pub(super) const REMOVED: &str = "removed";
 pub(super) const FORMAT: &str = "FORMAT";
 const FORMAT_PREFIX: &str = "fulmar data ";
 const VERSION: u64 = 1;

@@ -24,6 +24,7 @@
 //! | end | the last | how many records there are, 8 bytes; length of the file before this chunk, 8 bytes; CRC-32 of the file before this chunk, 4 bytes |
 
 mod read;
+mod receive;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -35,6 +36,7 @@ use bytes::Bytes;
 
 use super::files::sync_dir;
 pub use read::{SnapshotReader, verify_file};
+pub use receive::Receiving;
 pub use write::SnapshotWriter;
 
 const MAGIC: &[u8; 8] = b"FULMSNAP";
@@ -68,7 +70,7 @@ mod kind {
 }
 
 /// A directory of snapshot files.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Snapshots {
     dir: PathBuf,
 }
@@ -159,8 +161,16 @@ impl Snapshots {
     /// # Errors
     /// If the file cannot be made: also while the same snapshot is being written.
     pub fn create(&self, head: &SnapshotHead) -> io::Result<SnapshotWriter> {
-        let name = format!("{:016x}-{:016x}{ENDING}", head.index, head.term);
+        let name = name(head);
         SnapshotWriter::begin(head, self.dir.join(&name), self.dir.join(name + UNFINISHED))
+    }
+
+    /// Begins a snapshot that comes from elsewhere, of so many bytes.
+    ///
+    /// # Errors
+    /// If the file cannot be made.
+    pub fn receive(&self, bytes: u64) -> io::Result<Receiving> {
+        Receiving::begin(&self.dir, bytes)
     }
 
     /// Removes snapshots but for the `keep` newest, of which there is always one.
@@ -173,6 +183,10 @@ impl Snapshots {
         }
         Ok(())
     }
+}
+
+fn name(head: &SnapshotHead) -> String {
+    format!("{:016x}-{:016x}{ENDING}", head.index, head.term)
 }
 
 /// Index and term.

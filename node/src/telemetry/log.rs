@@ -13,8 +13,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// If the filter does not parse, or a subscriber is installed already.
 pub fn install(filter: &str, json: bool) -> anyhow::Result<()> {
     // ractor makes a span for each actor, and enters it for each message, unless it is heard only from "warn" on; actix
-    // says at "info" what it does at every start. A filter that names them still decides.
-    let filter = format!("ractor=warn,actix_server=warn,openraft=warn,sled=warn,{filter}");
+    // says at "info" what it does at every start; openraft complains of a member that is away five times a second. A filter that
+    // names them still decides.
+    let filter = format!("ractor=warn,actix_server=warn,openraft=error,openraft::replication=off,sled=warn,{filter}");
     let filter = EnvFilter::builder().parse(filter).map_err(|error| anyhow::anyhow!("log.level: {error}"))?;
     let registry = tracing_subscriber::registry().with(filter);
     if json {

@@ -42,6 +42,8 @@ pub enum Turned {
     NoConnect,
     TlsFailed,
     NotMqtt,
+    /// The node held no lease, for as long as a CONNECT may take.
+    Frozen,
 }
 
 impl Turned {
@@ -52,6 +54,7 @@ impl Turned {
             Turned::NoConnect => "connect_timeout",
             Turned::TlsFailed => "tls_failed",
             Turned::NotMqtt => "not_mqtt",
+            Turned::Frozen => "frozen",
         }
     }
 }
@@ -82,6 +85,10 @@ pub struct Metrics {
     pub received_bytes: Count,
     /// Retained messages of QoS 0 that a bound did not keep.
     pub retained_refused: Count,
+    /// CONNECTs that found their session taken over too often.
+    pub takeovers_refused: Count,
+    /// Commands of sessions that a newer claim owned by then.
+    pub stale_refused: Count,
     created: [Count; 2],
     delivered: [Count; 2],
     expired: [Count; 2],
@@ -113,6 +120,12 @@ impl Default for Metrics {
         let retained_refused = Count::default();
         let help = "Retained messages of QoS 0 that a bound did not keep";
         registry.register("retained_refused", help, retained_refused.clone());
+        let takeovers_refused = Count::default();
+        let help = "CONNECTs refused because their session is taken over too often";
+        registry.register("takeovers_refused", help, takeovers_refused.clone());
+        let stale_refused = Count::default();
+        let help = "Commands that were refused because a newer claim owned the session";
+        registry.register("stale_refused", help, stale_refused.clone());
         let family = Family::<QosLabel, Count>::default();
         registry.register("publishes_received", "PUBLISH packets received from clients", family.clone());
         let received = ["0", "1", "2"].map(|qos| family.get_or_create(&QosLabel { qos }).clone());
@@ -142,6 +155,8 @@ impl Default for Metrics {
             received,
             received_bytes,
             retained_refused,
+            takeovers_refused,
+            stale_refused,
             created,
             delivered,
             expired,

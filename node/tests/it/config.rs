@@ -1,6 +1,8 @@
 //! The configuration from outside: the samples in deploy/, precedence, and what is said about mistakes.
 #![allow(clippy::unwrap_used, reason = "helpers of tests stand outside of #[test] functions")]
 
+mod cluster;
+
 use std::path::Path;
 
 use fulmar::config::auth::{AclUsers, Permission};
@@ -250,10 +252,6 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         ("[probes]\nenabled = \"yes\"", "2: probes.enabled is \"yes\"; allowed: true or false"),
         ("session = 1", "1: session is 1; allowed: a table"),
         ("listener = []", "1: listener is empty; leave it out for the defaults, or name at least one"),
-        (
-            "[cluster]\nbootstrap = \"join\"",
-            "2: cluster.bootstrap is \"join\", but clustering is not in this version, which runs single nodes only; allowed: \"single\"",
-        ),
         (
             "[[auth.acl]]\npermission = \"allow\"\nfilters = [\"a/%c\", \"b/#/c\"]",
             "3: auth.acl.0.filters.1 \"b/#/c\" has a '#' that is not alone in the last level",

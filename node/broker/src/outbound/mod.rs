@@ -357,6 +357,12 @@ impl Outbound {
         (waiters, orphans)
     }
 
+    /// Takes back every control byte that no writer has: an acknowledgement that must not be given any more.
+    pub fn unsay(&mut self) {
+        self.control.clear();
+        self.last.clear();
+    }
+
     /// As [`Outbound::close`] in the end, after what the window allows of the live queue has been written.
     pub fn close_after_queue(&mut self, last: &[u8]) {
         if self.closing == Closing::No {

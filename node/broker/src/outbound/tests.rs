@@ -159,6 +159,17 @@ fn at_the_bound_publishers_of_qos_1_wait_in_order_and_are_told() {
 }
 
 #[test]
+fn what_was_not_written_can_be_unsaid() {
+    let mut outbound = Outbound::new(settings(), 0);
+    outbound.control(&[0x40, 2, 0, 1]);
+    outbound.unsay();
+    outbound.close(&[0xe0, 1, 0x8b], DropReason::SessionEnded);
+    let mut out = BytesMut::new();
+    outbound.fill(NOW, &mut out, 1024);
+    assert_eq!(out[..], [0xe0, 1, 0x8b]);
+}
+
+#[test]
 fn a_close_books_everything_and_tells_who_waits() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let mut outbound = Outbound::new(settings(), 0);

@@ -331,6 +331,14 @@ impl Session {
         self.last_packet_ms = now.mono_ms;
     }
 
+    /// Nothing could be heard of the client, nor taken from it, until now: its keep alive and its pause begin anew.
+    pub fn thawed(&mut self, now: Now) {
+        self.last_packet_ms = now.mono_ms;
+        if let Some(since) = &mut self.paused_since_ms {
+            *since = now.mono_ms;
+        }
+    }
+
     /// Whether the next QoS 1 or 2 publish would find no slot.
     #[must_use]
     pub fn crowded(&self) -> bool {

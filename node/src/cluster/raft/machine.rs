@@ -19,7 +19,8 @@ use super::{
     Applied, Entry, LogId, Member, Proposal, StorageResult, StoredMembership, TypeConfig, decode_membership,
     encode_membership, log_id, position,
 };
-use crate::cluster::replica::Core;
+use crate::cluster::core::Core;
+use crate::cluster::peers::Peers;
 use crate::cluster::wire::image::{decode_part, encode_part};
 use crate::store::log::Position;
 use crate::store::snapshots::{SnapshotError, SnapshotFile, SnapshotHead, SnapshotReader, Snapshots};
@@ -60,7 +61,8 @@ pub struct Machine {
 pub struct Shelf {
     snapshots: Snapshots,
     current: Mutex<Option<(Meta, SnapshotFile)>>,
-    cluster: u64,
+    /// Which knows the cluster's id.
+    peers: Arc<Peers>,
     /// Held while one is being written.
     writing: Mutex<()>,
     pub stats: SnapshotStats,
@@ -97,6 +99,12 @@ impl ReadError {
     }
 }
 
+/// The last entry that is in a snapshot.
+#[must_use]
+pub fn reached((meta, _): &Origin) -> Option<Position> {
+    meta.last_log_id.as_ref().map(position)
+}
+
 impl Restored {
     /// The last entry that is in it.
     #[must_use]
@@ -129,7 +137,7 @@ pub fn read(file: &SnapshotFile) -> Result<Restored, ReadError> {
     Ok(Restored { state: State::restore(snapshot), meta, file: file.clone(), cluster: head.cluster })
 }
 
-fn meta(head: &SnapshotHead) -> Result<Meta, String> {
+pub(super) fn meta(head: &SnapshotHead) -> Result<Meta, String> {
     let last = Position { term: head.term, leader: head.leader, index: head.index };
     let at = head.membership_position.map(|(term, leader, index)| log_id(Position { term, leader, index }));
     let membership = StoredMembership::new(at, decode_membership(head.membership.clone())?);
@@ -143,17 +151,29 @@ fn snapshot_id(last: &Position) -> String {
 impl Machine {
     /// A machine over what was restored, or over an empty state that `core` holds already.
     #[must_use]
-    pub fn new(core: Arc<Core>, snapshots: Snapshots, cluster: u64, restored: Option<Origin>) -> Machine {
+    pub(in crate::cluster) fn new(
+        core: Arc<Core>,
+        snapshots: Snapshots,
+        peers: Arc<Peers>,
+        restored: Option<Origin>,
+    ) -> Machine {
         let applied = restored.as_ref().and_then(|(meta, _)| meta.last_log_id);
         let membership = restored.as_ref().map(|(meta, _)| meta.last_membership.clone()).unwrap_or_default();
         let shelf = Shelf {
             snapshots,
             current: Mutex::new(restored),
-            cluster,
+            peers,
             writing: Mutex::new(()),
             stats: SnapshotStats::default(),
         };
-        Machine { core, shelf: Arc::new(shelf), applied, membership }
+        let machine = Machine { core, shelf: Arc::new(shelf), applied, membership };
+        machine.note_members();
+        machine
+    }
+
+    fn note_members(&self) {
+        let nodes = self.membership.nodes();
+        self.core.note_members(nodes.map(|(node, member)| (*node, member.address.clone())));
     }
 
     #[must_use]
@@ -208,7 +228,7 @@ impl Shelf {
                 let at = position(&id);
                 (at.term, at.leader, at.index)
             }),
-            cluster: self.cluster,
+            cluster: self.peers.cluster(),
         };
         let began = Instant::now();
         let mut writer = self.snapshots.create(&head)?;
@@ -309,9 +329,12 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 EntryPayload::Blank => Ok(()),
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    self.note_members();
                     Ok(())
                 }
-                EntryPayload::Normal(Proposal(batch)) => self.core.apply(entry.log_id.index, &batch),
+                EntryPayload::Normal(Proposal(batch)) => {
+                    self.core.apply((entry.log_id.leader_id.term, entry.log_id.index), &batch)
+                }
             });
             self.core.note_applied(entry.log_id.index);
         }
@@ -336,20 +359,20 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let error = |error: &(dyn std::error::Error + 'static)| -> StorageError<u64> {
             StorageIOError::read_snapshot(Some(meta.signature()), AnyError::error(error)).into()
         };
-        let shelf = self.shelf.clone();
+        // It lies where this node's own do since it was received, and is one of them from now on.
         let read = tokio::task::spawn_blocking(move || read(&snapshot)).await.map_err(|e| error(&e))?;
-        let (state, (_, _)) = read.map_err(|e| error(&e))?.take();
+        let (state, (_, file)) = read.map_err(|e| error(&e))?.take();
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        // It becomes this node's own, written as it writes its own.
-        let mut builder = SnapshotBuilder {
-            state: Some(state.snapshot()),
-            last: self.applied,
-            membership: self.membership.clone(),
-            shelf,
-        };
-        self.core.replace(state);
-        builder.build_snapshot().await?;
+        self.shelf.stats.bytes.store(file.bytes, Ordering::Relaxed);
+        *self.shelf.current.lock() = Some((meta.clone(), file));
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        self.core.replace(state, index);
+        self.core.note_applied(index);
+        self.note_members();
+        if let Err(error) = self.shelf.snapshots.prune(KEPT) {
+            tracing::warn!(%error, "older snapshots stay");
+        }
         Ok(())
     }
 

@@ -1,9 +1,12 @@
 //! openraft, given our types: what an entry carries, who a member is, and how positions and votes are kept on disk. The
 //! log's storage, the state machine and the way to other members are in the files beside.
 
+pub mod contact;
+pub mod inbound;
 pub mod log_store;
 pub mod machine;
-pub mod peers;
+pub(super) mod message;
+pub mod network;
 #[cfg(test)]
 mod tests;
 
@@ -92,13 +95,18 @@ fn encode_entry(entry: &Entry) -> Record {
 /// # Errors
 /// What is wrong with it.
 pub fn decode_entry(record: &Record) -> Result<Entry, String> {
+    let entry = decode_body(record.body.clone())?;
+    if position(&entry.log_id) != record.position {
+        return Err(format!("says that it is entry {} of term {}", entry.log_id.index, entry.log_id.leader_id.term));
+    }
+    Ok(entry)
+}
+
+fn decode_body(body: Bytes) -> Result<Entry, String> {
     use proto::log_entry::Body;
-    let message = proto::LogEntry::decode(record.body.clone()).map_err(|error| format!("is no log entry: {error}"))?;
+    let message = proto::LogEntry::decode(body).map_err(|error| format!("is no log entry: {error}"))?;
     wire::check_version(message.format_version).map_err(|error| error.to_string())?;
     let kept = message.position.ok_or("has no position")?;
-    if (Position { term: kept.term, leader: kept.leader, index: kept.index }) != record.position {
-        return Err(format!("says that it is entry {} of term {}", kept.index, kept.term));
-    }
     let payload = match message.body {
         None => EntryPayload::Blank,
         Some(Body::Batch(batch)) => {
@@ -107,7 +115,8 @@ pub fn decode_entry(record: &Record) -> Result<Entry, String> {
         }
         Some(Body::Membership(message)) => EntryPayload::Membership(membership(message)?),
     };
-    Ok(Entry { log_id: log_id(record.position), payload })
+    let position = Position { term: kept.term, leader: kept.leader, index: kept.index };
+    Ok(Entry { log_id: log_id(position), payload })
 }
 
 fn membership_message(membership: &Membership) -> proto::Membership {

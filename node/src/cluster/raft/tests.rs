@@ -1,5 +1,9 @@
 //! openraft's own tests of a store, run on ours.
 
+mod members;
+mod network;
+
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::ops::RangeBounds;
 use std::sync::Arc;
@@ -15,7 +19,9 @@ use tempfile::TempDir;
 use super::log_store::LogStore;
 use super::machine::Machine;
 use super::{Entry, LogId, StorageResult, TypeConfig};
-use crate::cluster::replica::Core;
+use crate::cluster::core::Core;
+use crate::cluster::lease::Holder;
+use crate::cluster::peers::Peers;
 use crate::store::log::{Fatal, Log, Options, Position};
 use crate::store::snapshots::Snapshots;
 
@@ -121,8 +127,15 @@ impl StoreBuilder<TypeConfig, AnyBeginning, Machine, Guard> for OnDisk {
         let (log, _) = Log::open(&dir.path().join("node"), options, fatal.clone()).expect("an empty log");
         let log = Arc::new(log);
         let snapshots = Snapshots::open(dir.path().join("snapshots")).expect("an empty directory");
-        let core = Core::new(NodeId(1), Generation(1), State::new(Limits::default()));
-        let machine = Machine::new(core, snapshots, 1, None);
+        let peers = Peers::new(1, None, HashMap::new());
+        peers.set_cluster(1);
+        let core = Core::new(
+            (NodeId(1), Generation(1)),
+            State::new(Limits::default()),
+            Arc::new(Holder::new()),
+            peers.clone(),
+        );
+        let machine = Machine::new(core, snapshots, peers, None);
         Ok((Guard(log.clone(), dir), AnyBeginning(LogStore::new(log.clone(), fatal), log), machine))
     }
 }

@@ -74,6 +74,17 @@ async fn greet<L: Link>(mut link: L, door: &Door, peer: &Peer, connect_by: Insta
         }
     };
     let version = connect.version;
+    if tokio::time::timeout_at(connect_by, door.sessions().dispatch().acting()).await.is_err() {
+        // It may not be told why: this node says nothing to anybody.
+        tracing::debug!(listener = door.name(), peer = %peer.address, "the node was frozen for too long");
+        door.turned_away(Turned::Frozen);
+        return None;
+    }
+    // What a frozen node reads may be old: a client that gave up on it is elsewhere by now, and keeps its session there.
+    let gone = poll_fn(|cx| Poll::Ready(matches!(link.poll_recv(cx, &mut buffer), Poll::Ready(Ok(0) | Err(_)))));
+    if gone.await {
+        return None;
+    }
     match door.sessions().open(connect, door.terms(peer, connect_by)).await {
         Ok(Opened { receiver, actor, packet_bytes_max, oversize }) => {
             decoder.set_limit(packet_bytes_max, oversize);
@@ -84,6 +95,8 @@ async fn greet<L: Link>(mut link: L, door: &Door, peer: &Peer, connect_by: Insta
                 buffer,
                 pending: BytesMut::new(),
                 sending: false,
+                frozen: false,
+                unread: false,
                 receiver,
                 actor,
                 timer: None,
@@ -179,6 +192,10 @@ struct Running<L> {
     /// What the socket did not take, and whether anything is still on its way.
     pending: BytesMut,
     sending: bool,
+    /// The lease was found to be lost: nothing is done until it is held again.
+    frozen: bool,
+    /// What is in `buffer` came as the lease ended, and nobody has looked at it.
+    unread: bool,
     receiver: Arc<Receiver>,
     actor: ActorRef<Message>,
     timer: Option<(u64, Pin<Box<Sleep>>)>,
@@ -188,6 +205,8 @@ struct Running<L> {
 
 enum Event {
     Read(usize),
+    /// The node was frozen until now.
+    Thawed,
     Tick,
     Finished,
 }
@@ -195,7 +214,7 @@ enum Event {
 impl<L: Link> Running<L> {
     async fn run(&mut self) -> io::Result<()> {
         // Packets may have come with CONNECT.
-        if !self.buffer.is_empty() && !self.pass_on() {
+        if !self.buffer.is_empty() && !self.take_read() {
             return self.wait_for_end().await;
         }
         loop {
@@ -203,7 +222,14 @@ impl<L: Link> Running<L> {
                 Event::Read(0) => return Ok(()),
                 Event::Read(count) => {
                     self.dispatch.metrics().received_bytes.inc_by(count as u64);
-                    if !self.pass_on() {
+                    if !self.take_read() {
+                        return self.wait_for_end().await;
+                    }
+                }
+                Event::Thawed => {
+                    let told = self.actor.cast(Message::Thawed).is_ok();
+                    let unread = std::mem::take(&mut self.unread);
+                    if !told || (unread && !self.take_read()) {
                         return self.wait_for_end().await;
                     }
                 }
@@ -215,6 +241,23 @@ impl<L: Link> Running<L> {
                 Event::Finished => return self.say_goodbye().await,
             }
         }
+    }
+
+    /// Passes on what was read, or keeps it if the lease has ended meanwhile: it may be matched by what is out of date.
+    /// `false` if the session takes no more.
+    fn take_read(&mut self) -> bool {
+        if self.dispatch.acts() {
+            return self.pass_on();
+        }
+        (self.frozen, self.unread) = (true, true);
+        true
+    }
+
+    /// Whether anything may be done for this client now. What a run that has ended still has to say is harmless.
+    fn acts(&mut self) -> bool {
+        let acts = self.receiver.cut() || self.dispatch.acts();
+        self.frozen |= !acts;
+        acts
     }
 
     /// The session is ending: only what is queued is still written.
@@ -230,6 +273,10 @@ impl<L: Link> Running<L> {
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
         self.receiver.listen(cx.waker());
+        if !self.acts() {
+            return Poll::Pending; // a signal wakes it when the lease is held again
+        }
+        self.frozen = false;
         if self.poll_farewell(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -238,6 +285,12 @@ impl<L: Link> Running<L> {
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
         self.receiver.listen(cx.waker());
+        if !self.acts() {
+            return Poll::Pending; // a signal wakes it when the lease is held again; until then no timer runs
+        }
+        if std::mem::take(&mut self.frozen) && !self.receiver.cut() {
+            return Poll::Ready(Ok(Event::Thawed));
+        }
         if let Poll::Ready(event) = self.poll_write(cx) {
             return Poll::Ready(event);
         }
@@ -267,6 +320,10 @@ impl<L: Link> Running<L> {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
         for _ in 0..WRITES_IN_A_ROW_MAX {
             if self.sending {
+                if self.receiver.cut() {
+                    // In the middle of something that must not be said any more.
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+                }
                 match self.link.poll_send(cx, &mut self.pending) {
                     Poll::Ready(Ok(())) => {
                         self.pending = BytesMut::new();
@@ -283,7 +340,11 @@ impl<L: Link> Running<L> {
                 }
                 out.clear();
                 let drained = self.dispatch.drain(&self.receiver, self.dispatch.now(), out, L::WRITE_BYTES_MAX);
-                if !out.is_empty() {
+                // The lease is looked at again: finding out what is to be written takes its time.
+                if !out.is_empty() && !self.acts() {
+                    self.pending = BytesMut::from(&out[..]);
+                    self.sending = true;
+                } else if !out.is_empty() {
                     match self.link.poll_send(cx, out) {
                         Poll::Ready(Ok(())) => {}
                         Poll::Ready(Err(error)) => return Err(error),
@@ -295,6 +356,9 @@ impl<L: Link> Running<L> {
                 }
                 Ok(drained)
             });
+            if self.frozen {
+                return Poll::Pending;
+            }
             match drained {
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(drained) if drained.finished && !self.sending => {

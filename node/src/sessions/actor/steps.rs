@@ -1,21 +1,34 @@
 //! What a session waits for: its proposals, in order, and what is done once the log has answered them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use fulmar_broker::Now;
+use fulmar_broker::retained::Retained;
 use fulmar_broker::session::{Input, PAUSE_MS_MAX, Token};
-use fulmar_broker::state::command::{Command, Outcome, Subscription};
+use fulmar_broker::state::command::{Command, LiveRoutes, Outcome, Subscription};
 use fulmar_mqtt::{QoS, ReasonCode, TopicFilter};
 
 use super::{Answer, Hold, State, Work};
 use crate::cluster::Committed;
-use crate::dispatch::{Offer, Routes};
+use crate::dispatch::{Announcing, Offer, Routes};
 
 /// What is done once the log has answered. A step that proposed nothing waits only for those before it.
 pub(super) enum Step {
     Run { run: Vec<Offer>, routes: Arc<Routes>, proposed: Option<Vec<usize>> },
     Released { packet_id: u16 },
-    Subscribed { token: Token, subscriptions: Vec<Subscription>, known: Vec<bool> },
+    Subscribed { subscribed: Box<Subscribed>, announcing: Announcing },
     Unsubscribed { token: Token, known: Vec<bool> },
+}
+
+/// A subscribe on its way to its SUBACK.
+pub(super) struct Subscribed {
+    token: Token,
+    subscriptions: Vec<Subscription>,
+    /// For each, whether the session had it before.
+    existed: Vec<bool>,
+    /// As of its commit.
+    retained: Option<Retained>,
 }
 
 impl Step {
@@ -71,9 +84,10 @@ impl State {
         self.dispatch.replica().propose(
             commands,
             Box::new(move |committed| {
-                // Nothing later is applied before this returns: the copy is that of the commit.
+                // Nothing later is applied before this returns: index and copy are those of the commit.
+                let index = dispatch.replica().applied();
                 let retained = retained.then(|| dispatch.replica().read().retained().clone());
-                receiver.tell(|port| port.committed(committed, retained));
+                receiver.tell(|port| port.committed(committed, index, retained));
             }),
         );
     }
@@ -87,33 +101,36 @@ impl State {
         while self.awaiting.front().is_some_and(|step| !step.proposed())
             && let Some(step) = self.awaiting.pop_front()
         {
-            self.take_step(step, Answer { committed: Ok(Vec::new()), retained: None }, work);
+            self.take_step(step, Answer { committed: Ok(Vec::new()), index: 0, retained: None }, work);
         }
     }
 
     fn take_step(&mut self, step: Step, answer: Answer, work: &mut Work) {
-        let Answer { committed, retained } = answer;
+        let Answer { committed, index, retained } = answer;
         match step {
             Step::Run { run, routes, proposed } => {
                 self.awaited_offers -= run.len();
                 self.awaited_qos_0 -= run.iter().filter(|offer| offer.publication.qos == QoS::AtMostOnce).count();
-                self.deliver(&run, &routes, &proposed.unwrap_or_default(), committed, work);
+                self.deliver(&run, &routes, &proposed.unwrap_or_default(), (committed, index), work);
             }
             Step::Released { packet_id } => {
                 if self.done(committed, work).is_some() {
                     self.input(Input::Released { packet_id }, work);
                 }
             }
-            Step::Subscribed { token, subscriptions, known } => {
-                self.hold = Hold::Nothing;
-                let Some(outcomes) = self.done(committed, work) else { return };
-                let existed = match outcomes.into_iter().next() {
-                    Some(Outcome::Subscribed(applied)) if self.session.persistent() => applied,
-                    _ => known,
+            Step::Subscribed { mut subscribed, announcing } => {
+                let Some(outcomes) = self.done(committed, work) else {
+                    self.hold = Hold::Nothing;
+                    return;
                 };
-                work.retained = retained;
-                self.subscribed(token, &subscriptions, existed, work);
-                work.retained = None;
+                if let Some(Outcome::Subscribed(applied)) = outcomes.into_iter().next()
+                    && self.session.persistent()
+                {
+                    subscribed.existed = applied;
+                }
+                subscribed.retained = retained;
+                self.dispatch.announced(&announcing, index);
+                self.settle(subscribed, index.max(announcing.index), work);
             }
             Step::Unsubscribed { token, known } => {
                 self.hold = Hold::Nothing;
@@ -139,6 +156,9 @@ impl State {
                 ReasonCode::UnspecifiedError
             }
         };
+        if failure == ReasonCode::SessionTakenOver {
+            self.dispatch.metrics().stale_refused.inc();
+        }
         self.input(Input::Close(failure), work);
         None
     }
@@ -151,17 +171,80 @@ impl State {
         work: &mut Work,
     ) {
         let persistent = self.session.persistent();
-        // A clean session's filters end with its socket; only shared ones must be known to all.
-        let logged: Vec<Subscription> =
-            subscriptions.iter().filter(|s| persistent || s.filter.shared().is_some()).cloned().collect();
-        if logged.is_empty() {
-            self.subscribed(token, &subscriptions, known, work);
+        let clustered = self.dispatch.links().connected();
+        // A clean session's filters end with its socket; only shared ones are in the state by themselves.
+        let (logged, clean): (Vec<Subscription>, Vec<Subscription>) =
+            subscriptions.iter().cloned().partition(|s| persistent || s.filter.shared().is_some());
+        let mut announcing = Announcing::default();
+        if clustered && !clean.is_empty() {
+            // The routes first: a message that another node sends as soon as it knows of them finds them here.
+            self.dispatch.hold(&self.receiver);
+            announcing = self.dispatch.announce(&self.receiver, &clean);
+        }
+        let subscribed = Box::new(Subscribed { token, subscriptions, existed: known, retained: None });
+        let mut commands = Vec::new();
+        if !logged.is_empty() {
+            let (key, epoch) = (self.receiver.key().clone(), self.receiver.epoch());
+            commands.push(Command::Subscribe { key, epoch, filters: logged });
+        }
+        if !announcing.add.is_empty() {
+            let ((node, generation), add) = (self.dispatch.replica().run(), announcing.add.clone());
+            commands.push(Command::LiveRoutes(Box::new(LiveRoutes { node, generation, add, remove: Vec::new() })));
+        }
+        if commands.is_empty() {
+            self.settle(subscribed, announcing.index, work);
             return;
         }
         self.hold = Hold::Commit;
-        let (key, epoch) = (self.receiver.key().clone(), self.receiver.epoch());
-        let command = Command::Subscribe { key, epoch, filters: logged };
-        self.propose(vec![command], Step::Subscribed { token, subscriptions, known }, true);
+        self.propose(commands, Step::Subscribed { subscribed, announcing }, true);
+    }
+
+    /// Answers a subscribe once every node has applied its entry: what is published after the SUBACK, wherever, comes
+    /// here.
+    fn settle(&mut self, subscribed: Box<Subscribed>, index: u64, work: &mut Work) {
+        self.hold = Hold::Commit;
+        self.settling = Some(subscribed);
+        if !self.dispatch.links().connected() {
+            return self.stable(work);
+        }
+        // Whoever comes second goes on: mostly that is here.
+        let first = Arc::new(AtomicBool::new(true));
+        let (receiver, told) = (self.receiver.clone(), first.clone());
+        let then = Box::new(move || {
+            if !told.swap(false, Ordering::AcqRel) {
+                receiver.tell(|port| port.stable());
+            }
+        });
+        self.dispatch.replica().when_stable(index, then);
+        if !first.swap(false, Ordering::AcqRel) {
+            self.stable(work);
+        }
+    }
+
+    /// Every node has what the subscribe waited for.
+    pub(super) fn stable(&mut self, work: &mut Work) {
+        let Some(subscribed) = self.settling.take() else { return };
+        self.hold = Hold::Nothing;
+        let Subscribed { token, subscriptions, existed, retained } = *subscribed;
+        work.retained = retained;
+        self.subscribed(token, &subscriptions, existed, work);
+        work.retained = None;
+    }
+
+    /// Nobody could be heard until now, and nothing was taken: all that is counted begins anew.
+    pub(super) fn thawed(&mut self, now: Now) {
+        self.session.thawed(now);
+        if let Hold::Room(since_ms) = &mut self.hold {
+            *since_ms = now.mono_ms;
+        }
+    }
+
+    /// Nothing that is awaited will be answered.
+    pub(super) fn abandon(&mut self) {
+        self.awaiting.clear();
+        (self.awaited_offers, self.awaited_qos_0) = (0, 0);
+        self.settling = None;
+        self.hold = Hold::Nothing;
     }
 
     /// Makes subscriptions live and answers with SUBACK.
@@ -170,8 +253,15 @@ impl State {
             return; // nobody would take the routes away again
         }
         // Until the retained messages are on their way, nothing live overtakes them.
-        self.receiver.outbound().set_replaying(true);
-        self.dispatch.subscribe(&self.receiver, subscriptions);
+        self.dispatch.hold(&self.receiver);
+        if self.dispatch.links().connected() && !self.session.persistent() {
+            // The others have their routes.
+            let shared: Vec<Subscription> =
+                subscriptions.iter().filter(|s| s.filter.shared().is_some()).cloned().collect();
+            self.dispatch.subscribe(&self.receiver, &shared);
+        } else {
+            self.dispatch.subscribe(&self.receiver, subscriptions);
+        }
         work.versions = self.dispatch.route_versions();
         let mut outputs = Vec::new();
         self.session.handle(work.now, Input::Subscribed { token, existed }, &mut outputs);

@@ -212,3 +212,39 @@ fn an_unfinished_one_leaves_nothing() {
     let again = Snapshots::open(snapshots.dir().to_owned()).unwrap();
     assert_eq!(names(&again).len(), 1);
 }
+
+#[test]
+fn a_received_one_is_as_if_written_here() {
+    let (_dir, here) = snapshots();
+    let (_other, there) = snapshots();
+    let sent = fs::read(write(&there, &head(), &[b"one", b"two"]).path).unwrap();
+    let (length, crc) = (sent.len() as u64, crc32fast::hash);
+    let (front, back) = sent.split_at(50);
+    let all = |_: &SnapshotHead| Ok(());
+
+    let mut receiving = here.receive(length).unwrap();
+    let mut second = here.receive(length).unwrap();
+    assert_eq!(names(&here).len(), 2, "two at a time do not meet");
+    receiving.write(0, crc(front), front).unwrap();
+    assert!(receiving.write(49, crc(back), back).is_err(), "not the next");
+    assert!(receiving.write(50, crc(front), back).is_err(), "not what was sent");
+    receiving.write(50, crc(back), back).unwrap();
+    assert!(receiving.write(length, crc(front), front).is_err(), "more than there is");
+    let (found, file) = receiving.finish(all).unwrap();
+    assert_eq!((found, file.bytes), (head(), length));
+    assert_eq!(here.list().unwrap(), std::slice::from_ref(&file));
+    assert_eq!(read(&file.path).unwrap(), ["one", "two"]);
+
+    second.write(0, crc(front), front).unwrap();
+    assert!(second.finish(all).is_err(), "not all of it");
+    let mut refused = here.receive(length).unwrap();
+    refused.write(0, crc(&sent), &sent).unwrap();
+    let Err(SnapshotError::Damaged { what, .. }) = refused.finish(|_| Err("is unwanted".into())) else { panic!() };
+    assert_eq!(what, "is unwanted");
+    drop(here.receive(u64::MAX).unwrap());
+    assert_eq!(names(&here).len(), 1);
+
+    fs::write(here.dir().join("received-0.tmp"), b"left by a process that was killed").unwrap();
+    let here = Snapshots::open(here.dir().to_owned()).unwrap();
+    assert_eq!(names(&here).len(), 1);
+}

@@ -7,8 +7,8 @@ use fulmar::config::Config;
 
 use super::root;
 
-/// MQTT, MQTTS, WS, WSS, metrics and probes.
-const PORTS: [u16; 5] = [1883, 8883, 8083, 8084, 9100];
+/// MQTT, MQTTS, WS, WSS, other nodes, metrics and probes.
+const PORTS: [u16; 6] = [1883, 8883, 8083, 8084, 7400, 9100];
 const PROBES: [&str; 3] = ["/startupz", "/livez", "/readyz"];
 const USER: &str = "10001";
 const CONFIG_FILE: &str = "/etc/fulmar/fulmar.toml";
@@ -18,8 +18,11 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// A configuration file, with what a pod's environment adds.
 fn config(path: &str) -> Config {
-    Config::from_toml_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    let advertise = ("FULMAR__CLUSTER__ADVERTISE".to_owned(), "fulmar-0.fulmar-headless:7400".to_owned());
+    let config = Config::load(Some(&root().join(path)), [advertise].into_iter(), &[]);
+    config.unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Values of a key, in order, wherever it stands; comments and quotes left out.
@@ -40,9 +43,12 @@ fn ports(text: &str, key: &str) -> BTreeSet<u16> {
         .collect()
 }
 
-/// Ports that a configuration opens.
+/// Ports that a configuration opens to others.
 fn opened(config: &Config) -> BTreeSet<u16> {
-    config.listener.iter().map(|listener| listener.address.port()).chain([config.probes.address.port()]).collect()
+    let listeners = config.listener.iter().map(|listener| listener.address);
+    let doors = [Some(config.probes.address), config.cluster.listen, config.admin.address];
+    let all = listeners.chain(doors.into_iter().flatten());
+    all.filter(|address| !address.ip().is_loopback()).map(|address| address.port()).collect()
 }
 
 #[test]
@@ -88,25 +94,41 @@ fn image_agrees_with_the_program() {
 #[test]
 fn compose_agrees_with_the_program() {
     let text = read("deploy/compose.yaml");
-    let mapped: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("- \"127.0.0.1:")).collect();
-    assert!(!mapped.is_empty());
-    for mapping in mapped {
-        let ports = mapping.split('"').next().expect("a mapping of ports");
-        let (outside, inside) = ports.split_once(':').expect("a mapping of ports");
-        assert_eq!(outside, inside);
-        let port = inside.parse().expect("a port");
-        assert!(opened(&Config::default()).contains(&port), "the node does not open {port} by default");
+    // What stands before the services holds for each of them.
+    let (shared, services) = text.split_once("\nservices:\n").expect("services");
+    let (services, _) = services.split_once("\nvolumes:\n").expect("volumes");
+    let services: Vec<&str> = services.split("\n\n").collect();
+    let mut outside = BTreeSet::new();
+    let mut peers = Vec::new();
+    for (index, service) in services.iter().enumerate() {
+        // The environment of a service is part of a configuration.
+        let overrides = shared.lines().chain(service.lines()).filter_map(|line| {
+            let (key, value) = line.trim().split_once(": ")?;
+            let ours = key.starts_with(fulmar::config::ENVIRONMENT_PREFIX);
+            ours.then(|| (key.to_owned(), value.trim_matches('"').to_owned()))
+        });
+        let config = Config::load(None, overrides, &[]).unwrap_or_else(|error| panic!("compose.yaml: {error}"));
+        assert_ne!(config.auth, Config::default().auth, "what the service sets is read");
+        assert_leaves_in_time(&config, values(shared, "stop_grace_period", ':')[0]);
+        let mapped: Vec<&str> = service.lines().filter_map(|line| line.trim().strip_prefix("- \"127.0.0.1:")).collect();
+        assert!(!mapped.is_empty());
+        for mapping in mapped {
+            let ports = mapping.split('"').next().expect("a mapping of ports");
+            let (there, inside) = ports.split_once(':').expect("a mapping of ports");
+            assert!(outside.insert(there.to_owned()), "{there} is given out twice");
+            let port = inside.parse().expect("a port");
+            assert!(opened(&Config::default()).contains(&port), "the node does not open {port} by default");
+        }
+        assert_eq!(config.cluster.expected as usize, services.len());
+        let listen = config.cluster.listen.expect("a listener for peers").port();
+        assert_eq!(config.cluster.advertise, Some(format!("fulmar-{index}:{listen}")));
+        assert!(service.contains(&format!("  fulmar-{index}:\n")), "advertised by its name");
+        assert!(service.contains(&format!("- data-{index}:{DATA_DIR}")), "each has a volume of its own");
+        peers.push(config.cluster.advertise.clone().expect("an address"));
+        assert_eq!(config.cluster.peers.len(), services.len());
+        assert!(config.cluster.peers.starts_with(&peers), "{:?}", config.cluster.peers);
     }
-    assert!(text.contains(&format!("- data:{DATA_DIR}\n")));
     assert!(text.contains("dockerfile: deploy/Dockerfile"));
-    // The environment of the service is part of a configuration.
-    let overrides = text.lines().filter_map(|line| {
-        let (key, value) = line.trim().split_once(": ")?;
-        key.starts_with(fulmar::config::ENVIRONMENT_PREFIX).then(|| (key.to_owned(), value.to_owned()))
-    });
-    let config = Config::load(None, overrides, &[]).unwrap_or_else(|error| panic!("compose.yaml: {error}"));
-    assert_ne!(config.auth, Config::default().auth, "what the service sets is read");
-    assert_leaves_in_time(&config, values(&text, "stop_grace_period", ':')[0]);
 }
 
 #[test]
@@ -153,7 +175,8 @@ fn kubernetes_agrees_with_the_program() {
         let mounts = values(&set, "mountPath", ':');
         let files =
             config.listener.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| [&tls.cert, &tls.key]);
-        for file in files.chain(&config.auth.users_file) {
+        let peer = config.cluster.tls.iter().flat_map(|tls| [&tls.ca, &tls.cert, &tls.key]);
+        for file in files.chain(peer).chain(&config.auth.users_file).chain(&config.admin.token_file) {
             assert!(mounts.iter().any(|mount| file.starts_with(mount)), "{name}: {} is on no volume", file.display());
         }
         assert!(mounts.contains(&DATA_DIR) && mounts.contains(&"/etc/fulmar"), "{name}: {mounts:?}");
@@ -165,10 +188,21 @@ fn kubernetes_agrees_with_the_program() {
     for key in ["runAsUser", "runAsGroup", "fsGroup"] {
         assert_eq!(values(&base, key, ':'), [USER], "{key}");
     }
-    for (key, value) in
-        [("runAsNonRoot", "true"), ("readOnlyRootFilesystem", "true"), ("drop", "[ALL]"), ("replicas", "1")]
-    {
+    for (key, value) in [
+        ("runAsNonRoot", "true"),
+        ("readOnlyRootFilesystem", "true"),
+        ("drop", "[ALL]"),
+        ("podManagementPolicy", "Parallel"),
+    ] {
         assert_eq!(values(&base, key, ':'), [value], "{key}");
     }
-    assert!(values(&read("k8s/base/services.yaml"), "sessionAffinity", ':').is_empty(), "any node serves any device");
+    let (services, cluster) = (read("k8s/base/services.yaml"), config("k8s/base/fulmar.toml").cluster);
+    assert_eq!(values(&base, "replicas", ':'), [cluster.expected.to_string()], "as many as a cluster begins with");
+    let headless = values(&base, "serviceName", ':')[0];
+    let port = cluster.listen.expect("a listener for peers").port();
+    assert_eq!(cluster.peers, [format!("{headless}:{port}")], "peers are found by the headless service");
+    assert!(base.contains(&format!("value: $(POD_NAME).{headless}:{port}\n")), "and each by its own name");
+    assert!(services.contains(&format!("name: {headless}\n")));
+    assert_eq!(values(&services, "publishNotReadyAddresses", ':'), ["true"]);
+    assert!(values(&services, "sessionAffinity", ':').is_empty(), "any node serves any device");
 }

@@ -48,6 +48,15 @@ fn connack_tells_an_mqtt_5_client_its_bounds() {
 }
 
 #[test]
+fn while_nobody_could_be_heard_no_time_passes() {
+    let mut talk = Talk::v5();
+    talk.now.mono_ms += 60_000;
+    talk.session.thawed(talk.now);
+    assert_eq!(talk.say(Input::Tick), []);
+    assert_eq!(talk.session.deadline(), Some(talk.now.mono_ms + 15_000));
+}
+
+#[test]
 fn keep_alive_is_one_and_a_half_times_and_packets_renew_it() {
     let mut talk = Talk::v5();
     assert_eq!(talk.session.deadline(), Some(talk.now.mono_ms + 15_000));

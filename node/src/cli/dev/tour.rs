@@ -1,0 +1,76 @@
+//! What is printed once all nodes serve: where, and what to try.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use super::Place;
+use super::fleet::program;
+use super::kit::Kit;
+
+/// Prints where everything is and a tour to copy. `pids`: the process of each node.
+pub(super) fn print(endpoints: &Path, places: &[Place], pids: &[u32], kit: &Kit) {
+    print!("{}", text(endpoints, places, pids, kit));
+}
+
+fn text(endpoints: &Path, places: &[Place], pids: &[u32], kit: &Kit) -> String {
+    let endpoints = endpoints.display();
+    let mut lines = vec![format!("endpoints: {endpoints}")];
+    lines.push("node      pid  mqtt             mqtts  ws     wss    admin  peer   probes".to_owned());
+    for (place, pid) in places.iter().zip(pids) {
+        let [mqtts, ws, wss, admin, peer, probes] =
+            [place.mqtts, place.ws, place.wss, place.admin, place.peer, place.probes].map(|door| door.port());
+        let mqtt = place.mqtt.to_string();
+        lines.push(format!(
+            "{:>4}  {pid:>7}  {mqtt:<15}  {mqtts:<5}  {ws:<5}  {wss:<5}  {admin:<5}  {peer:<5}  {probes}",
+            place.index
+        ));
+    }
+    lines.push(format!("CA {}, WebSocket path /mqtt", kit.ca.display()));
+    let credentials = &kit.credentials;
+    lines.push(format!(
+        "Clients may come without a name, or as {} with password {}.",
+        credentials.username, credentials.password
+    ));
+    lines.push(String::new());
+    lines.extend(commands(places, pids));
+    lines.push(String::new());
+    let members = format!("{} ctl cluster members --endpoints {endpoints}", program());
+    if let [_] = places {
+        lines.push("Ctrl-C stops the node. Its cluster, as it sees it:".to_owned());
+    } else {
+        lines.push("Ctrl-C stops the nodes. Who is a member, and who leads:".to_owned());
+    }
+    lines.push(format!("  {members}"));
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// What a client of mosquitto needs to find a node.
+fn at(mqtt: SocketAddr) -> String {
+    let host = match mqtt.ip() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => String::new(),
+        host => format!("-h {host} "),
+    };
+    format!("{host}-p {}", mqtt.port())
+}
+
+fn commands(places: &[Place], pids: &[u32]) -> Vec<String> {
+    let session = "-V 5 -i tour -c -x 3600 -q 1 -t 'tour/#'";
+    match (places, pids) {
+        ([first, second, third, ..], [pid, ..]) => vec![
+            "Lose a node and not one message; paste this into another terminal:".to_owned(),
+            format!("  mosquitto_sub {} {session} -E", at(first.mqtt)),
+            format!("  for i in 1 2 3; do mosquitto_pub {} -q 1 -t tour/$i -m \"job $i\"; done", at(second.mqtt)),
+            format!("  kill -9 {pid}"),
+            format!("  mosquitto_sub {} {session} -v -C 3", at(third.mqtt)),
+        ],
+        ([first, others @ ..], _) => vec![
+            "Try it from two other terminals:".to_owned(),
+            format!("  mosquitto_sub {} -t 'demo/#' -v", at(first.mqtt)),
+            format!(
+                "  mosquitto_pub {} -t demo/hello -m 'hello, fulmar' -q 1",
+                at(others.first().unwrap_or(first).mqtt)
+            ),
+        ],
+        ([], _) => Vec::new(),
+    }
+}

@@ -1,0 +1,324 @@
+//! What entries are applied to on this node: the state, who carries out its effects, and who waits for what was proposed.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use fulmar_broker::state::command::{Batch, Command, Effect, Outcome};
+use fulmar_broker::state::{BatchError, State};
+use fulmar_broker::{Generation, NodeId};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use tokio::sync::{Notify, watch};
+
+use super::batcher::weight;
+use super::lease::Holder;
+use super::peers::Peers;
+use super::replica::{Error, Listener, Reply};
+
+/// Bytes of batches between two looks at whether the log is to be shortened.
+const GROWN_BYTES: u64 = 256 << 10;
+
+/// Replies for one proposed batch: each with how many commands were its own.
+pub(super) struct Waiting {
+    pub(super) seq: u64,
+    /// Commands before the first reply's, which nobody waits for.
+    pub(super) skip: usize,
+    pub(super) replies: Vec<(usize, Reply)>,
+}
+
+/// What entries are applied to.
+pub struct Core {
+    node: NodeId,
+    generation: AtomicU64,
+    /// This run was declared dead, and the next one has not begun.
+    ended: AtomicBool,
+    end_told: Notify,
+    /// Number of the last batch of this run that is applied.
+    own_applied: watch::Sender<u64>,
+    /// Told when something was applied that others wait for.
+    marks: watch::Sender<()>,
+    progress: watch::Sender<u64>,
+    holder: Arc<Holder>,
+    peers: Arc<Peers>,
+    state: RwLock<State>,
+    /// As the state has it, for reading without its lock.
+    pub(super) subscriptions_version: AtomicU64,
+    /// Index of the last applied entry.
+    applied: AtomicU64,
+    /// Bytes of all batches that this run has applied.
+    applied_bytes: AtomicU64,
+    /// Told each time that they have grown by [`GROWN_BYTES`].
+    grown: Notify,
+    pub(super) listener: OnceLock<Weak<dyn Listener>>,
+    /// Batches of this run that are not applied yet, in order.
+    waiting: Mutex<VecDeque<Waiting>>,
+}
+
+impl Core {
+    #[must_use]
+    pub(super) fn new(
+        (node, generation): (NodeId, Generation),
+        state: State,
+        holder: Arc<Holder>,
+        peers: Arc<Peers>,
+    ) -> Arc<Core> {
+        let subscriptions_version = AtomicU64::new(state.subscriptions_version());
+        let core = Arc::new(Core {
+            node,
+            generation: AtomicU64::new(generation.0),
+            ended: AtomicBool::new(false),
+            end_told: Notify::new(),
+            own_applied: watch::Sender::new(0),
+            marks: watch::Sender::new(()),
+            progress: watch::Sender::new(0),
+            holder,
+            peers,
+            state: RwLock::new(state),
+            subscriptions_version,
+            applied: AtomicU64::new(0),
+            applied_bytes: AtomicU64::new(0),
+            grown: Notify::new(),
+            listener: OnceLock::new(),
+            waiting: Mutex::default(),
+        });
+        core.learn_addresses();
+        core
+    }
+
+    /// This run of the node.
+    pub(super) fn run(&self) -> (NodeId, Generation) {
+        (self.node, Generation(self.generation.load(Ordering::Acquire)))
+    }
+
+    /// Whether this run was declared dead and the next one has not begun.
+    pub(super) fn ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Waits until this run is declared dead.
+    pub(super) async fn end_told(&self) {
+        self.end_told.notified().await;
+    }
+
+    /// The next run begins. It may act once it is announced.
+    pub(super) fn begin(&self, generation: Generation) {
+        self.own_applied.send_replace(0);
+        self.generation.store(generation.0, Ordering::Release);
+        self.ended.store(false, Ordering::Release);
+    }
+
+    /// Number of the last batch of this run that is applied.
+    pub(super) fn own_applied(&self) -> watch::Receiver<u64> {
+        self.own_applied.subscribe()
+    }
+
+    /// Changes when something is applied that others wait for.
+    pub(super) fn marks(&self) -> watch::Receiver<()> {
+        self.marks.subscribe()
+    }
+
+    /// Says that the lease was lost, or is held again.
+    pub(super) fn lease_changed(&self) {
+        self.tell(|listener| listener.lease_changed());
+    }
+
+    /// Index of the last applied entry, as it grows.
+    pub(super) fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.subscribe()
+    }
+
+    pub(super) fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    fn learn_addresses(&self) {
+        for run in self.state().runs().filter(|run| !run.address.is_empty()) {
+            self.peers.set_address(run.node.0, &run.address);
+        }
+    }
+
+    fn tell(&self, what: impl FnOnce(&dyn Listener)) {
+        if let Some(listener) = self.listener.get().and_then(Weak::upgrade) {
+            what(&*listener);
+        }
+    }
+
+    /// The state for reading. Held only for as long as the read takes.
+    pub fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read()
+    }
+
+    /// Applies one batch, has its effects carried out, and tells whoever proposed it on this node. `entry`: term and index.
+    pub(super) fn apply(&self, entry: (u64, u64), batch: &Batch) -> Result<(), BatchError> {
+        let (term, index) = entry;
+        if batch.term.is_some_and(|only| only != term) {
+            return Err(BatchError::OtherTerm);
+        }
+        let mut effects = Vec::new();
+        let outcomes = {
+            let mut state = self.state.write();
+            if takes_again(&state, batch) {
+                return state.apply(&Batch { seq: 0, ..batch.clone() }, &mut effects).map(drop);
+            }
+            let outcomes = state.apply(batch, &mut effects);
+            self.subscriptions_version.store(state.subscriptions_version(), Ordering::Release);
+            outcomes
+        };
+        self.applied.store(index, Ordering::Release);
+        let bytes = batch.commands.iter().map(weight).sum::<usize>() as u64;
+        let before = self.applied_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before / GROWN_BYTES != (before + bytes) / GROWN_BYTES {
+            self.grown.notify_one();
+        }
+        effects.into_iter().for_each(|effect| self.carry_out(effect));
+        if batch.commands.iter().any(matters_to_others) {
+            self.marks.send_replace(());
+        }
+        let outcomes = outcomes?;
+        if batch.seq > 0 && (batch.node, batch.generation) == self.run() {
+            self.answer(batch.seq, outcomes);
+            self.own_applied.send_replace(batch.seq);
+        }
+        Ok(())
+    }
+
+    fn carry_out(&self, effect: Effect) {
+        match &effect {
+            Effect::NodeUp { node, generation } => {
+                if let Some(run) = self.state().runs().find(|run| run.node == *node && !run.address.is_empty()) {
+                    self.peers.set_address(node.0, &run.address);
+                }
+                if (*node, *generation) == self.run() {
+                    self.holder.bar(false);
+                    self.lease_changed();
+                }
+            }
+            Effect::NodeDown { node, generation } if (*node, *generation) == self.run() => self.end(),
+            _ => {}
+        }
+        self.tell(|listener| listener.carry_out(effect));
+    }
+
+    /// This run was declared dead: nothing that it does from here on may be acknowledged.
+    fn end(&self) {
+        self.holder.bar(true);
+        self.holder.forget_waiting();
+        self.tell(|listener| listener.fenced());
+        self.ended.store(true, Ordering::Release);
+        self.end_told.notify_one();
+    }
+
+    fn answer(&self, seq: u64, outcomes: Vec<Outcome>) {
+        let waiting = {
+            let mut all = self.waiting.lock();
+            // A batch that was sent twice is applied once, and answered once.
+            if all.front().is_none_or(|first| first.seq != seq) {
+                return;
+            }
+            all.pop_front()
+        };
+        let Some(waiting) = waiting else { return };
+        let mut outcomes = outcomes.into_iter().skip(waiting.skip);
+        for (count, reply) in waiting.replies {
+            reply(Ok(outcomes.by_ref().take(count).collect()));
+        }
+    }
+
+    pub(super) fn await_batch(&self, waiting: Waiting) {
+        self.waiting.lock().push_back(waiting);
+    }
+
+    /// Tells everyone who waits that it was in vain.
+    pub(super) fn fail_all(&self, error: Error) {
+        let all = std::mem::take(&mut *self.waiting.lock());
+        for (_, reply) in all.into_iter().flat_map(|waiting| waiting.replies) {
+            reply(Err(error));
+        }
+    }
+
+    pub(super) fn note_applied(&self, index: u64) {
+        self.applied.store(index, Ordering::Release);
+        self.progress.send_replace(index);
+    }
+
+    /// Takes note of who the members are.
+    pub(super) fn note_members(&self, members: impl Iterator<Item = (u64, String)>) {
+        let mut count = 0;
+        for (node, address) in members {
+            count += 1;
+            if node != self.node.0 && self.peers.address(node).is_none() && !address.is_empty() {
+                self.peers.set_address(node, &address);
+            }
+        }
+        self.holder.set_alone(count == 1);
+    }
+
+    pub(super) fn applied_bytes(&self) -> u64 {
+        self.applied_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there is notably more in the log.
+    pub(super) async fn grown(&self) {
+        self.grown.notified().await;
+    }
+
+    /// Puts the state of an installed snapshot, which stands at entry `index`, in the place of this one. What was
+    /// applied between the two was never told: whoever waits for it is told now, as far as it is known.
+    pub(super) fn replace(&self, state: State, index: u64) {
+        {
+            let mut current = self.state.write();
+            self.subscriptions_version.store(state.subscriptions_version(), Ordering::Release);
+            *current = state;
+        }
+        self.applied.store(index, Ordering::Release);
+        self.learn_addresses();
+        let (node, generation) = self.run();
+        let (alive, done) = {
+            let state = self.state();
+            let alive = state.runs().any(|run| run.node == node && run.generation == generation && run.alive);
+            (alive, state.applied_seq(node, generation))
+        };
+        if !alive && *self.own_applied.borrow() > 0 {
+            self.end();
+        } else {
+            self.answer_up_to(done);
+            self.own_applied.send_replace(done);
+        }
+        self.tell(|listener| listener.installed());
+        self.marks.send_replace(());
+    }
+
+    fn answer_up_to(&self, done: u64) {
+        let (node, generation) = self.run();
+        while let Some(seq) = self.waiting.lock().front().map(|first| first.seq).filter(|seq| *seq <= done) {
+            let outcomes = self.state().outcomes_of(node, generation, seq);
+            match outcomes {
+                Some(outcomes) => self.answer(seq, outcomes),
+                None => {
+                    // Three at most are under way, and the results of more are kept: this cannot be.
+                    tracing::error!(seq, "what a batch came to is not known any more");
+                    let waiting = self.waiting.lock().pop_front();
+                    let replies = waiting.into_iter().flat_map(|waiting| waiting.replies);
+                    replies.for_each(|(_, reply)| reply(Err(Error::Ended)));
+                }
+            }
+        }
+    }
+}
+
+/// Whether other nodes may wait for this to be applied here: it changes who is served by whom, or what is retained.
+fn matters_to_others(command: &Command) -> bool {
+    match command {
+        Command::Claim(_) | Command::Subscribe { .. } | Command::LiveRoutes(_) => true,
+        Command::Publish(publish) => publish.publication.retain,
+        _ => false,
+    }
+}
+
+/// Whether a test wants a batch that comes twice to be applied twice.
+fn takes_again(state: &State, batch: &Batch) -> bool {
+    fail::fail_point!("apply::again", |_| batch.seq > 0
+        && batch.seq <= state.applied_seq(batch.node, batch.generation));
+    let _ = (state, batch);
+    false
+}

@@ -1,0 +1,82 @@
+//! What a session is told, and by whom.
+
+use fulmar_broker::retained::Retained;
+use fulmar_broker::session::Token;
+use fulmar_mqtt::{DecodeError, Decoded, ReasonCode};
+use ractor::ActorRef;
+
+use crate::cluster::Committed;
+use crate::dispatch::Port;
+
+/// All complete packets of one read, and what followed them if that was no MQTT.
+#[derive(Debug)]
+pub struct Batch {
+    pub packets: Vec<Decoded>,
+    pub error: Option<DecodeError>,
+}
+
+/// What a session is told.
+#[derive(Debug)]
+pub enum Message {
+    /// By the connection; at most [`crate::dispatch::receiver::BATCHES_MAX`] are under way.
+    Batch(Batch),
+    /// By the connection's timer.
+    Tick,
+    /// By the connection: the transport has ended.
+    Disconnected,
+    /// By dispatch: a publication that waited has been taken.
+    Accepted(Token),
+    /// By the log: what was proposed first, of what is awaited, is committed.
+    Committed(Box<Answer>),
+    /// By the replica: every node has applied what the SUBACK waits for.
+    Stable,
+    /// By the connection: the node was frozen until now.
+    Thawed,
+    /// By dispatch: a newer claim was applied.
+    TakenOver,
+    /// By dispatch: the run of the node has ended, and no answer will come from it.
+    Fenced,
+    /// By dispatch (too slow) or by the node (shutting down).
+    Close(ReasonCode),
+}
+
+/// What a proposal came to, and the retained messages as of its commit where they were asked for.
+pub struct Answer {
+    pub(super) committed: Committed,
+    /// Of the entry.
+    pub(super) index: u64,
+    pub(super) retained: Option<Retained>,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer").field("committed", &self.committed).finish_non_exhaustive()
+    }
+}
+
+impl Port for ActorRef<Message> {
+    fn accepted(&self, token: Token) {
+        // A session that has ended awaits nothing.
+        let _ = self.cast(Message::Accepted(token));
+    }
+
+    fn committed(&self, committed: Committed, index: u64, retained: Option<Retained>) {
+        let _ = self.cast(Message::Committed(Box::new(Answer { committed, index, retained })));
+    }
+
+    fn stable(&self) {
+        let _ = self.cast(Message::Stable);
+    }
+
+    fn taken_over(&self) {
+        let _ = self.cast(Message::TakenOver);
+    }
+
+    fn fenced(&self) {
+        let _ = self.cast(Message::Fenced);
+    }
+
+    fn close(&self, reason: ReasonCode) {
+        let _ = self.cast(Message::Close(reason));
+    }
+}
