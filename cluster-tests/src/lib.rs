@@ -1,14 +1,20 @@
-//! What tests and measurements of Fulmar stand on: real processes ([`harness`]), an independent client ([`client`]), a
-//! client that can say anything ([`raw`]), oracles ([`sequence`], [`histogram`]), what a node says of itself ([`metrics`])
-//! and what the kernel knows of a process and a disk ([`proc`], [`disk`]). Absent here: any code of the broker; only the codec is shared, and `client` judges without it.
+//! What tests and measurements of Fulmar stand on: real processes ([`harness`]), faults between them ([`proxy`]), an
+//! independent client ([`client`]), a client that can say anything ([`raw`]), a load that outlives nodes ([`load`]), oracles
+//! ([`history`], [`sequence`], [`histogram`]), promises of a cluster under faults ([`scenarios`]), what a node says of itself
+//! ([`metrics`]) and what the kernel knows of a process and a disk ([`proc`], [`disk`]). Absent here: any code of the broker;
+//! only the codec is shared, and `client` judges without it.
 
 pub mod client;
 pub mod disk;
 pub mod harness;
 pub mod histogram;
+pub mod history;
+pub mod load;
 pub mod metrics;
 pub mod proc;
+pub mod proxy;
 pub mod raw;
+pub mod scenarios;
 pub mod sequence;
 pub mod sys;
 pub mod wait;

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use fulmar_mqtt::codec::Role;
 use fulmar_mqtt::packet::{
     ConnAck, Connect, ConnectProperties, Disconnect, Publish, ReasonProperties, Subscribe, SubscribeFilter,
-    SubscriptionOptions,
+    SubscriptionOptions, Unsubscribe,
 };
 use fulmar_mqtt::{Decoded, Decoder, Packet, QoS, ReasonCode, TopicFilter, TopicName, Version};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -18,6 +18,27 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// Bytes of the largest packet that is read.
 const PACKET_BYTES_MAX: u32 = fulmar_mqtt::limits::PACKET_BYTES_HARD_MAX;
+
+/// Longer than any test.
+const SESSION_EXPIRY_S: u32 = 3600;
+
+/// Nothing came in time.
+#[derive(Debug)]
+struct Late;
+
+impl std::fmt::Display for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nothing came in time")
+    }
+}
+
+impl std::error::Error for Late {}
+
+/// Whether this error of a [`RawClient`] says no more than that nothing came in time: the connection is as it was.
+#[must_use]
+pub fn is_late(error: &anyhow::Error) -> bool {
+    error.is::<Late>()
+}
 
 /// One connection.
 pub struct RawClient<S> {
@@ -73,6 +94,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     pub async fn next(&mut self, deadline: Duration) -> Result<Packet> {
         let packet = self.next_or_close(Instant::now() + deadline).await?;
         packet.ok_or_else(|| anyhow!("the connection was closed instead of a packet sent"))
+    }
+
+    /// The next packet; `None` once the other side has closed.
+    ///
+    /// # Errors
+    /// None came in time, or what came is not MQTT.
+    pub async fn next_or_closed(&mut self, deadline: Duration) -> Result<Option<Packet>> {
+        self.next_or_close(Instant::now() + deadline).await
     }
 
     /// The next packet, if `pick` takes it.
@@ -134,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
                 None => {}
             }
             let read = timeout_at(end, self.stream.read_buf(&mut self.input));
-            match read.await.map_err(|_| anyhow!("nothing came in time"))? {
+            match read.await.map_err(|_| anyhow::Error::new(Late))? {
                 Ok(0) if self.input.is_empty() => return Ok(None),
                 Ok(0) => bail!("the connection was closed within a packet"),
                 Ok(_) => {}
@@ -160,6 +189,17 @@ pub fn connect(version: Version, client_id: &str) -> Connect {
     }
 }
 
+/// A CONNECT for a session that outlives its connection.
+#[must_use]
+pub fn persistent(version: Version, client_id: &str) -> Connect {
+    let mut connect = connect(version, client_id);
+    connect.clean_start = false;
+    if version == Version::V5 {
+        connect.properties.session_expiry_s = Some(SESSION_EXPIRY_S);
+    }
+    connect
+}
+
 /// A SUBSCRIBE to one filter.
 ///
 /// # Panics
@@ -174,6 +214,16 @@ pub fn subscribe(packet_id: u16, filter: &str, qos: QoS) -> Packet {
         subscription_id: None,
         user: Vec::new(),
     }))
+}
+
+/// An UNSUBSCRIBE from one filter.
+///
+/// # Panics
+/// The filter is ill-formed.
+#[must_use]
+pub fn unsubscribe(packet_id: u16, filter: &str) -> Packet {
+    let filters = vec![TopicFilter::new(filter).expect("tests subscribe to well-formed filters")];
+    Packet::Unsubscribe(Box::new(Unsubscribe { packet_id, filters, user: Vec::new() }))
 }
 
 /// A PUBLISH; `packet_id` is 0 for QoS 0.

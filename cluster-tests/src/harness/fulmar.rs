@@ -210,11 +210,19 @@ impl Node {
     /// # Errors
     /// It does not; its output is shown.
     pub async fn serve(options: ServeOptions) -> Result<Node> {
-        let binary = options.binary.clone().map_or_else(fulmar_binary, Ok)?;
-        let owner = Owner::Us(spawn(&binary, &options)?);
-        let node = Node { binary, options, owner };
+        let node = Node::start(options)?;
         node.wait_until_ready(START_DEADLINE).await?;
         Ok(node)
+    }
+
+    /// Starts `fulmar serve` and waits for nothing.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(options: ServeOptions) -> Result<Node> {
+        let binary = options.binary.clone().map_or_else(fulmar_binary, Ok)?;
+        let owner = Owner::Us(spawn(&binary, &options)?);
+        Ok(Node { binary, options, owner })
     }
 
     fn of_dev(endpoints: &NodeEndpoints, binary: &Path, output_dir: &Path) -> Result<Node> {

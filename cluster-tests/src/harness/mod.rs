@@ -2,6 +2,7 @@
 //! dropped, and what it printed is shown if a test fails.
 
 mod binary;
+mod cluster;
 mod fulmar;
 mod mosquitto;
 mod ports;
@@ -14,6 +15,7 @@ use anyhow::Result;
 use fulmar_mqtt::{ReasonCode, Version};
 
 pub use binary::fulmar_binary;
+pub use cluster::{ADMIN_TOKEN, Cluster, ClusterOptions, FROZEN, LEADER, MEMBERS, Member, RECOVERY, TERM, VOTERS};
 pub use fulmar::{DevOptions, Endpoints, Fulmar, Node, NodeEndpoints, ServeOptions};
 pub use mosquitto::Mosquitto;
 pub use ports::free_port;

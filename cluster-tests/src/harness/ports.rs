@@ -1,6 +1,8 @@
 //! Ports that nobody listens on, below the range that the kernel gives to outgoing connections.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use rand::Rng;
@@ -12,6 +14,9 @@ pub(super) const PORTS_PER_NODE: u16 = 100;
 const DOORS: u16 = 9;
 
 const TRIES: usize = 200;
+
+/// What this process was given: a port whose node is down is still that node's.
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// A port that was free a moment ago. Another process may take it before you do: then try again.
 ///
@@ -28,8 +33,11 @@ pub(super) fn free_base(nodes: u16) -> Result<u16> {
 
 fn find(fits: impl Fn(u16) -> bool) -> Result<u16> {
     let mut random = rand::rng();
-    let ports = (0..TRIES).map(|_| random.random_range(12_000..30_000));
-    ports.into_iter().find(|port| fits(*port)).context("no free port was found")
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut ports = (0..TRIES).map(|_| random.random_range(12_000..30_000));
+    let port = ports.find(|port| !given.contains(port) && fits(*port)).context("no free port was found")?;
+    given.insert(port);
+    Ok(port)
 }
 
 fn free(port: u16) -> bool {

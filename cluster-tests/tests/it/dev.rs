@@ -21,6 +21,11 @@ async fn fulmar(arguments: &[&str]) -> (Option<i32>, String) {
     (status.code(), process.stderr())
 }
 
+/// Waits until `fulmar dev` has printed this.
+async fn told(dev: &mut Fulmar, what: &str) {
+    wait_for(what, SOON, async || dev.process().stdout().contains(what).then_some(())).await.unwrap();
+}
+
 #[tokio::test]
 async fn endpoints_are_printed_first_and_written_as_designed() {
     let mut dev = Fulmar::dev(DevOptions::default()).await.unwrap();
@@ -40,7 +45,7 @@ async fn endpoints_are_printed_first_and_written_as_designed() {
     let node = &json["nodes"][0];
     assert_eq!(keys(node), "admin config data_dir https mqtt mqtts node peer pid probes rest ws wss");
     assert_eq!(node["node"], 0);
-    for absent in ["rest", "https", "admin", "peer"] {
+    for absent in ["rest", "https"] {
         assert!(node[absent].is_null(), "{absent}: this door is not built");
     }
     let port = |door: &str| {
@@ -48,14 +53,15 @@ async fn endpoints_are_printed_first_and_written_as_designed() {
         address.strip_prefix("127.0.0.1:").unwrap_or_else(|| panic!("{door} is {address}")).parse::<u16>().unwrap()
     };
     let base = port("mqtt") - 1;
-    let offsets = ["mqtt", "mqtts", "ws", "wss", "probes"].map(|door| port(door) - base);
-    assert_eq!(offsets, [1, 2, 3, 4, 9]);
+    let offsets = ["mqtt", "mqtts", "ws", "wss", "admin", "peer", "probes"].map(|door| port(door) - base);
+    assert_eq!(offsets, [1, 2, 3, 4, 7, 8, 9]);
     for path in [&json["ca"], &node["config"], &node["data_dir"]] {
         assert!(std::path::Path::new(path.as_str().unwrap()).exists(), "{path}");
     }
-    assert_eq!(keys(&json["credentials"]), "generic");
+    assert_eq!(keys(&json["credentials"]), "admin generic");
+    assert_eq!(keys(&json["credentials"]["admin"]), "token");
     assert_eq!(keys(&json["credentials"]["generic"]), "password username");
-    for word in ["mosquitto_sub", "mosquitto_pub", "Ctrl-C"] {
+    for word in ["mosquitto_sub", "mosquitto_pub", "Ctrl-C", "ctl cluster members --endpoints"] {
         assert!(output.contains(word), "the tour has no {word}:\n{output}");
     }
     for probe in ["/livez", "/readyz", "/startupz", "/metrics"] {
@@ -140,10 +146,65 @@ async fn identity_and_credentials_are_kept_with_the_data_directory() {
 }
 
 #[tokio::test]
-async fn more_nodes_than_one_are_refused_clearly() {
-    let (code, error) = fulmar(&["dev", "--nodes", "3"]).await;
+async fn three_nodes_are_one_cluster_and_the_tour_keeps_its_word() {
+    let mut dev = Fulmar::dev(DevOptions { nodes: 3, ..DevOptions::default() }).await.unwrap();
+    let nodes = dev.endpoints().nodes.clone();
+    let base = nodes[0].mqtt.port();
+    assert_eq!(nodes.iter().map(|node| node.mqtt.port() - base).collect::<Vec<u16>>(), [0, 100, 200]);
+    let tour = dev.process().stdout();
+    for step in [
+        format!("mosquitto_sub -p {} ", nodes[0].mqtt.port()),
+        format!("mosquitto_pub -p {} ", nodes[1].mqtt.port()),
+        format!("kill -9 {}", nodes[0].pid),
+        format!("mosquitto_sub -p {} ", nodes[2].mqtt.port()),
+    ] {
+        assert!(tour.contains(&step), "the tour has no {step}:\n{tour}");
+    }
+
+    let options = Options::new(Protocol::V5, "tour").persistent(3600);
+    let mut subscriber = Client::connect(nodes[0].mqtt, options.clone()).await.unwrap();
+    subscriber.subscribe("tour/#", 1).await.unwrap();
+    subscriber.disconnect().await.unwrap();
+    let mut publisher = Client::connect(nodes[1].mqtt, Options::new(Protocol::V5, "publisher")).await.unwrap();
+    for index in 0..3 {
+        publisher.publish_acked(&format!("tour/{index}"), 1, format!("job {index}")).await.unwrap();
+    }
+    dev.node(0).kill().await.unwrap();
+    let again =
+        wait_for("the session at node 2", SOON, async || Client::connect(nodes[2].mqtt, options.clone()).await.ok());
+    let mut again = again.await.unwrap();
+    assert!(again.session_present());
+    let received = again.collect(3, SOON).await.unwrap();
+    let payloads: Vec<&[u8]> = received.iter().map(|message| &message.payload[..]).collect();
+    assert_eq!(payloads, [b"job 0", b"job 1", b"job 2"]);
+
+    // What is there besides the tour is told in lines.
+    told(&mut dev, &format!("node 0 (pid {}) has ended", nodes[0].pid)).await;
+    dev.node(0).restart().await.unwrap();
+    told(&mut dev, "node 0 is back").await;
+    dev.process().signal(Signal::Interrupt).unwrap();
+    assert_eq!(dev.process().exited(SOON).await.unwrap().code(), Some(0));
+    assert!(dev.node(0).alive(), "what was started by hand is not dev's to stop");
+}
+
+#[tokio::test]
+async fn no_nodes_and_too_many_are_refused_clearly() {
+    for nodes in ["0", "33"] {
+        let (code, error) = fulmar(&["dev", "--nodes", nodes]).await;
+        assert_eq!(code, Some(2), "{error}");
+        assert!(error.contains("--nodes") && error.contains("1..=32"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_of_more_nodes_is_not_used_with_fewer() {
+    let dir = tempfile::tempdir().unwrap();
+    for index in 0..3 {
+        std::fs::create_dir_all(dir.path().join(format!("node-{index}/data"))).unwrap();
+    }
+    let (code, error) = fulmar(&["dev", "--nodes", "1", "--data-dir", dir.path().to_str().unwrap()]).await;
     assert_eq!(code, Some(1), "{error}");
-    assert!(error.contains("--nodes") && error.contains('3') && error.contains("single"), "{error}");
+    assert!(error.contains("--data-dir") && error.contains("use --nodes 3"), "{error}");
 }
 
 #[tokio::test]
@@ -167,7 +228,7 @@ async fn a_taken_port_is_named_with_its_listener() {
     let base = free_port().unwrap();
     // Whatever else listens there is as good.
     let _taken = TcpListener::bind(("127.0.0.1", base + 3));
-    let (code, error) = fulmar(&["dev", "--base-port", &base.to_string()]).await;
+    let (code, error) = fulmar(&["dev", "--nodes", "1", "--base-port", &base.to_string()]).await;
     assert_eq!(code, Some(1), "{error}");
     assert!(error.contains(&format!("ws-{}", base + 3)), "the listener is not named: {error}");
     assert!(error.contains(&format!("127.0.0.1:{}", base + 3)), "the address is not named: {error}");

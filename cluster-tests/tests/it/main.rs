@@ -1,10 +1,12 @@
-//! What a single node promises, asked of real processes from outside. Each test starts what it needs, or shares a node
-//! with those that run at the same time; everything listens on 127.0.0.1.
+//! What a node, and a cluster of nodes, promises, asked of real processes from outside. Each test starts what it needs, or
+//! shares a node with those that run at the same time; everything listens on 127.0.0.1.
 
 // All of this binary is tests; clippy sees that only of functions that carry the attribute.
 #![allow(clippy::unwrap_used)]
 
 mod books;
+mod cluster;
+mod ctl;
 mod dev;
 mod durability;
 mod hostile;

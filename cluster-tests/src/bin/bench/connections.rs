@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use cluster_tests::histogram::Histogram;
-use cluster_tests::proc;
 use cluster_tests::raw;
 use cluster_tests::sys::monotonic_ns;
 use fulmar_mqtt::{QoS, ReasonCode};
@@ -41,14 +40,15 @@ pub(crate) async fn idle(options: &IdleOptions, target: &Target) -> Result<Repor
     let opening = Section::start(target)?;
     let workers = (0..OPENING_MAX.min(options.count)).map(|_| {
         let (crowd, options) = (crowd.clone(), options.clone());
-        let (address, version) = (target.address, target.version);
+        let (addresses, version) = (target.addresses(), target.version);
         tokio::task::spawn_local(async move {
             loop {
                 let index = crowd.next.replace(crowd.next.get() + 1);
                 if index >= options.count {
                     return Ok(());
                 }
-                let (mut link, _) = Link::open(address, version, index, &format!("i{index}")).await?;
+                let (mut link, _) =
+                    Link::open(addresses.at(index as usize), version, index, &format!("i{index}")).await?;
                 if options.subscribe {
                     link.subscribe(&format!("i/{index}"), QoS::AtMostOnce).await?;
                 }
@@ -83,8 +83,8 @@ pub(crate) async fn idle(options: &IdleOptions, target: &Target) -> Result<Repor
         broker_cpu_us_per_connection: us_per(opened.broker, count).map(round),
         broker_cpu_share: spent.broker.map(|cpu| round(cpu.as_secs_f64() / spent.wall.as_secs_f64())),
         broker_rss_bytes: rss_after,
-        broker_pss_bytes: target.pid.and_then(|pid| proc::pss_bytes(pid).ok()),
-        broker_open_fds: target.pid.and_then(|pid| proc::open_fds(pid).ok()).map(|count| count as u64),
+        broker_pss_bytes: target.pss_bytes(),
+        broker_open_fds: target.open_fds(),
         rss_per_connection_bytes: grown.filter(|_| count > 0).map(|bytes| (bytes / count as f64).round()),
         driver_cpu_share: round(spent.driver.as_secs_f64() / spent.wall.as_secs_f64()),
         measured_s: round(spent.wall.as_secs_f64()),
@@ -127,12 +127,13 @@ pub(crate) async fn connects(options: &ConnectsOptions, target: &Target) -> Resu
     let turnstile = Rc::new(Turnstile::default());
     let persistent = options.persistent;
     let workers = (0..options.count).map(|worker| {
-        let (turnstile, address, version) = (turnstile.clone(), target.address, target.version);
+        let (turnstile, addresses, version) = (turnstile.clone(), target.addresses(), target.version);
         tokio::task::spawn_local(async move {
             let id = format!("c{worker}");
             while !turnstile.stop.get() {
                 let number = turnstile.started.replace(turnstile.started.get() + 1);
                 let start_ns = monotonic_ns();
+                let address = addresses.at(number as usize);
                 let (mut link, _) = match persistent {
                     true => Link::open_persistent(address, version, spread(number), &id).await?,
                     false => Link::open(address, version, spread(number), &id).await?,

@@ -7,13 +7,12 @@ use anyhow::Result;
 use cluster_tests::disk::DiskProbe;
 use cluster_tests::histogram::Histogram;
 use cluster_tests::metrics::Metrics;
-use cluster_tests::proc;
 use fulmar_mqtt::QoS;
 use serde::Serialize;
 
 use crate::load::{self, Shape};
 use crate::options::{DurableOptions, LoadOptions, TargetOptions};
-use crate::own::Own;
+use crate::own::Ours;
 use crate::report::{Latency, Report, round};
 use crate::table::{Row, figure, plain};
 
@@ -46,7 +45,7 @@ struct Run {
 }
 
 pub(crate) async fn run(options: &DurableOptions) -> Result<()> {
-    let own = Own::start(&options.node).await?;
+    let own = Ours::start(&options.node, options.nodes.into()).await?;
     let probe = DiskProbe::start(own.dir(), Duration::ZERO)?;
     tokio::time::sleep(IDLE).await;
     let idle = Latency::of(&probe.finish()?);
@@ -79,11 +78,11 @@ fn load(options: &DurableOptions, rate: u64) -> LoadOptions {
     }
 }
 
-async fn measure(own: &Own, load: &LoadOptions, shape: Shape) -> Result<Run> {
+async fn measure(own: &Ours, load: &LoadOptions, shape: Shape) -> Result<Run> {
     let probe = DiskProbe::start(own.dir(), PROBE_PAUSE)?;
-    let (before, written) = (own.metrics().await?, proc::written_bytes(own.node.pid())?);
+    let (before, written) = (own.metrics().await?, own.written_bytes()?);
     let report = load::measure(shape, load, &own.target()).await?;
-    let (after, written) = (own.metrics().await?, proc::written_bytes(own.node.pid())? - written);
+    let (after, written) = (own.metrics().await?, own.written_bytes()? - written);
     Ok(run_of(report, &before, &after, written, &probe.finish()?))
 }
 

@@ -86,6 +86,22 @@ impl Shape {
         }
     }
 
+    /// Of a cluster: pairs are all between the first two nodes, so that each message crosses one border; else everybody
+    /// comes in at the node whose turn it is.
+    fn node_of_publisher(self, index: usize) -> usize {
+        match self {
+            Shape::Pairs | Shape::OpenLoop => 0,
+            Shape::FanOut | Shape::FanIn | Shape::Durable { .. } => index,
+        }
+    }
+
+    fn node_of_subscriber(self, index: usize) -> usize {
+        match self {
+            Shape::Pairs | Shape::OpenLoop => 1,
+            Shape::FanOut | Shape::FanIn | Shape::Durable { .. } => index + 1,
+        }
+    }
+
     fn has_rate(self) -> bool {
         matches!(self, Shape::OpenLoop | Shape::Durable { open_loop: true, .. })
     }
@@ -176,9 +192,9 @@ fn parameters(shape: Shape, options: &LoadOptions, target: &Target) -> serde_jso
 }
 
 async fn start_subscribers(shape: Shape, board: &Rc<Board>, target: &Target) -> Result<Vec<JoinHandle<Result<()>>>> {
-    let mut tasks = Vec::new();
+    let (mut tasks, addresses) = (Vec::new(), target.addresses());
     for (index, receiver) in board.receivers.iter().enumerate() {
-        let (address, version, source) = (target.address, target.version, index as u32);
+        let (address, version, source) = (addresses.at(shape.node_of_subscriber(index)), target.version, index as u32);
         let (mut link, _) = match shape {
             // Runs of both kinds on one node: what the one leaves unacknowledged is not the other's.
             Shape::Durable { .. } => {
@@ -199,9 +215,10 @@ async fn start_publishers(
     target: &Target,
 ) -> Result<Vec<JoinHandle<Result<()>>>> {
     let payloads = Rc::new(Payloads::new(options.payload as usize, options.seed));
-    let mut links = Vec::new();
+    let (mut links, addresses) = (Vec::new(), target.addresses());
     for index in 0..board.lanes.len() {
-        links.push(Link::open(target.address, target.version, index as u32, &format!("p{index}")).await?);
+        let address = addresses.at(shape.node_of_publisher(index));
+        links.push(Link::open(address, target.version, index as u32, &format!("p{index}")).await?);
     }
     // Only now, so that no publisher waits for others to connect while its schedule runs.
     let count = links.len() as u64;

@@ -5,6 +5,7 @@ mod board;
 mod compare;
 mod connections;
 mod durable;
+mod failover;
 mod link;
 mod load;
 mod measure;
@@ -16,6 +17,7 @@ mod report;
 mod restart;
 mod subscriber;
 mod table;
+mod takeover;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -42,6 +44,8 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Compare(options) => compare::run(&options),
         Task::Durable(options) => on_one_thread(durable::run(&options)),
+        Task::Takeover(options) => on_one_thread(takeover::run(&options)),
+        Task::Failover(options) => on_one_thread(failover::run(&options)),
         Task::Restart(options) => on_one_thread(restart::run(&options)),
         Task::Run(scenario) => {
             let report = on_one_thread(async {

@@ -1,28 +1,35 @@
 //! The broker under measurement, and meters for a section of time.
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use cluster_tests::harness::{Broker, DevOptions, Fulmar, Mosquitto, Node};
+use cluster_tests::harness::{Broker, Cluster, ClusterOptions, DevOptions, Fulmar, Mosquitto};
 use cluster_tests::proc::{self, CpuMeter};
 use cluster_tests::sys;
 use fulmar_mqtt::Version;
 use tokio::task::JoinHandle;
 
 use crate::options::{Kind, TargetOptions};
+use crate::own::WIDE;
 
-/// A broker, spawned or found.
+/// A broker, spawned or found; of several nodes, if it is a cluster.
 pub(crate) struct Target {
     pub(crate) name: String,
-    pub(crate) address: SocketAddr,
+    /// Where each node lets clients in.
+    addresses: Vec<SocketAddr>,
     pub(crate) version: Version,
-    /// Absent if it was not told: then there are no CPU and memory figures.
-    pub(crate) pid: Option<u32>,
-    /// Ends the process when the target goes.
-    _broker: Option<Box<dyn Broker>>,
+    /// Empty if it was not told: then there are no CPU and memory figures.
+    pids: Vec<u32>,
+    /// Ends the processes when the target goes.
+    _held: Option<Box<dyn Any>>,
 }
+
+/// Nodes of a cluster that is spawned.
+const NODES: usize = 3;
 
 impl Target {
     pub(crate) async fn open(options: &TargetOptions) -> Result<Target> {
@@ -30,17 +37,18 @@ impl Target {
             Some(kind) => Target::spawn(kind, options.fulmar_bin.clone(), options.version).await,
             None => Ok(Target {
                 name: "external".into(),
-                address: SocketAddr::from((options.host, options.port)),
+                addresses: vec![SocketAddr::from((options.host, options.port))],
                 version: options.version,
-                pid: options.pid,
-                _broker: None,
+                pids: options.pid.into_iter().collect(),
+                _held: None,
             }),
         }
     }
 
-    /// A node of ours that somebody else holds.
-    pub(crate) fn of_node(node: &Node, version: Version) -> Target {
-        Target { name: "fulmar".into(), address: node.mqtt(), version, pid: Some(node.pid()), _broker: None }
+    /// Nodes of ours that somebody else holds.
+    pub(crate) fn of_nodes(name: &str, nodes: &[(SocketAddr, u32)], version: Version) -> Target {
+        let (addresses, pids) = nodes.iter().copied().unzip();
+        Target { name: name.to_owned(), addresses, version, pids, _held: None }
     }
 
     /// Starts a fresh one.
@@ -48,9 +56,21 @@ impl Target {
         let broker: Box<dyn Broker> = match kind {
             Kind::Fulmar => Box::new(Fulmar::dev(DevOptions { binary: fulmar_bin, ..DevOptions::default() }).await?),
             Kind::Mosquitto => Box::new(Mosquitto::start().await?),
+            Kind::FulmarCluster => {
+                let options = ClusterOptions { binary: fulmar_bin, config: WIDE.into(), ..ClusterOptions::default() };
+                let cluster = Cluster::start(NODES, options).await?;
+                let (addresses, pids) = (cluster.addresses(), cluster.pids());
+                let name = format!("fulmar x {NODES}");
+                return Ok(Target { name, addresses, version, pids, _held: Some(Box::new(cluster)) });
+            }
         };
-        let (name, address, pid) = (broker.name().to_owned(), broker.mqtt(), Some(broker.pid()));
-        Ok(Target { name, address, version, pid, _broker: Some(broker) })
+        let (name, addresses, pids) = (broker.name().to_owned(), vec![broker.mqtt()], vec![broker.pid()]);
+        Ok(Target { name, addresses, version, pids, _held: Some(Box::new(broker)) })
+    }
+
+    /// Where clients come in, for tasks of their own.
+    pub(crate) fn addresses(&self) -> Addresses {
+        Addresses(self.addresses.clone().into())
     }
 
     pub(crate) fn version_number(&self) -> u8 {
@@ -61,14 +81,42 @@ impl Target {
         }
     }
 
+    /// Over all nodes.
     pub(crate) fn rss_bytes(&self) -> Result<Option<u64>> {
-        Ok(self.pid.map(proc::rss_bytes).transpose()?)
+        let bytes: Vec<u64> = self.pids.iter().map(|pid| proc::rss_bytes(*pid)).collect::<std::io::Result<_>>()?;
+        Ok((!bytes.is_empty()).then(|| bytes.iter().sum()))
+    }
+
+    /// Over all nodes; `None` if the kernel does not say.
+    pub(crate) fn pss_bytes(&self) -> Option<u64> {
+        self.sum(|pid| proc::pss_bytes(pid).ok())
+    }
+
+    /// As [`Target::pss_bytes`].
+    pub(crate) fn open_fds(&self) -> Option<u64> {
+        self.sum(|pid| proc::open_fds(pid).ok().map(|count| count as u64))
+    }
+
+    fn sum(&self, of: impl Fn(u32) -> Option<u64>) -> Option<u64> {
+        let figures = self.pids.iter().map(|pid| of(*pid)).collect::<Option<Vec<u64>>>()?;
+        (!figures.is_empty()).then(|| figures.iter().sum())
     }
 }
 
-/// CPU time of broker and driver from a moment on.
+/// Where clients come in.
+#[derive(Clone)]
+pub(crate) struct Addresses(Rc<[SocketAddr]>);
+
+impl Addresses {
+    /// Where a client of this number comes in: the nodes take turns.
+    pub(crate) fn at(&self, number: usize) -> SocketAddr {
+        self.0[number % self.0.len()]
+    }
+}
+
+/// CPU time of all nodes and of the driver from a moment on.
 pub(crate) struct Section {
-    broker: Option<CpuMeter>,
+    nodes: Vec<CpuMeter>,
     driver: Duration,
     start: Instant,
 }
@@ -83,13 +131,15 @@ pub(crate) struct Spent {
 
 impl Section {
     pub(crate) fn start(target: &Target) -> Result<Section> {
-        let broker = target.pid.map(CpuMeter::start).transpose()?;
-        Ok(Section { broker, driver: sys::own_cpu(), start: Instant::now() })
+        let nodes = target.pids.iter().map(|pid| CpuMeter::start(*pid)).collect::<std::io::Result<Vec<CpuMeter>>>()?;
+        Ok(Section { nodes, driver: sys::own_cpu(), start: Instant::now() })
     }
 
     pub(crate) fn spent(&self) -> Result<Spent> {
         Ok(Spent {
-            broker: self.broker.as_ref().map(CpuMeter::elapsed).transpose()?,
+            broker: (!self.nodes.is_empty())
+                .then(|| self.nodes.iter().map(CpuMeter::elapsed).sum::<std::io::Result<Duration>>())
+                .transpose()?,
             driver: sys::own_cpu().saturating_sub(self.driver),
             wall: self.start.elapsed(),
         })

@@ -28,6 +28,10 @@ pub(crate) enum Task {
     Compare(CompareOptions),
     /// QoS 1 to persistent sessions of one Fulmar, as fast as it goes and at half of that: the log and the disk too
     Durable(DurableOptions),
+    /// One client id after the other is wanted at the next of three nodes: how long CONNACK takes
+    Takeover(TakeoverOptions),
+    /// The leader of three nodes is killed again and again: how long publishers and its clients wait
+    Failover(FailoverOptions),
     /// One Fulmar with much in it: memory of each thing, snapshots, and how long it is away
     Restart(RestartOptions),
 }
@@ -72,6 +76,8 @@ pub(crate) struct TargetOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     Fulmar,
+    /// Three nodes on this machine
+    FulmarCluster,
     Mosquitto,
 }
 
@@ -161,6 +167,9 @@ pub(crate) struct NodeOptions {
 pub(crate) struct DurableOptions {
     #[command(flatten)]
     pub(crate) node: NodeOptions,
+    /// 1, or as many as are to be one cluster; clients come in at all of them
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub(crate) nodes: u8,
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) publishers: u32,
     /// Persistent subscribers, connected; each gets its share of the publishers' messages
@@ -185,6 +194,30 @@ pub(crate) struct DurableOptions {
     pub(crate) payload: u32,
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TakeoverOptions {
+    #[command(flatten)]
+    pub(crate) node: NodeOptions,
+    /// Takeovers that are measured
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) count: u32,
+    /// Client ids, each wanted in its turn
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) clients: u32,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FailoverOptions {
+    #[command(flatten)]
+    pub(crate) node: NodeOptions,
+    /// Leaders that are killed
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
+    /// Clients of each leader, which connect to another node when theirs is gone
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) clients: u32,
 }
 
 #[derive(Debug, Clone, Args)]

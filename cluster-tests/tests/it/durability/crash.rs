@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
+use cluster_tests::load::{Manner, Plan};
 use cluster_tests::wait_for;
 use rand::prelude::*;
 use tokio::sync::OnceCell;
 
-use super::load::{Load, Plan};
-use super::{data_dir, serve, small_log, verify};
+use super::{data_dir, load, serve, small_log, verify};
 use crate::support::{SOON, Server, http_get, seed};
 
 /// How long a load may take to come to a place.
@@ -19,7 +19,7 @@ pub(super) const FAILPOINTS: &str = "FAILPOINTS";
 
 /// Whether the binary has such places. The one that the harness builds for tests must have them; one that was given from
 /// outside is tried.
-pub(super) async fn has_failpoints(test: &str) -> bool {
+pub(crate) async fn has_failpoints(test: &str) -> bool {
     static HAS: OnceCell<bool> = OnceCell::const_new();
     let has = *HAS.get_or_init(async || std::env::var_os("FULMAR_BIN").is_none() || dies_when_told().await).await;
     if !has {
@@ -46,28 +46,28 @@ async fn ends_and_nothing_is_lost(point: &str, action: &str) {
     }
     let mut random = StdRng::seed_from_u64(seed(point));
     let mut server: Server = small_log().await;
-    let plan = Plan { publishers: 4, retainers: 1, node_fails: true, ..Plan::default() };
-    let mut load = Load::start(server.mqtt(), random.random(), &plan).await;
-    load.acknowledged(300).await;
+    let plan = Plan { publishers: 4, retainers: 1, manner: Manner::Fails, ..Plan::default() };
+    let mut load = load(&server, random.random(), &plan).await;
+    load.acknowledged(300).await.unwrap();
     server.node.terminate().await.unwrap();
     for _ in 0..2 {
         server.node.set_env(&[(FAILPOINTS, &format!("{point}={action}"))]);
         server.node.start_again().unwrap();
         let gone = server.node.wait_until_gone(REACHED);
-        load.until(&format!("the end at {point}"), REACHED, gone).await.unwrap();
+        load.until(&format!("the end at {point}"), REACHED, gone).await.unwrap().unwrap();
         let status = server.node.process().unwrap().status().unwrap().unwrap();
         assert!(!status.success(), "{point}: {status}");
 
         server.node.set_env(&[]);
         server.node.restart().await.unwrap();
         assert_eq!(server.metrics().await.get("fulmar_obligations_unaccounted"), 0, "{point}");
-        load.check_retained().await;
-        load.acknowledged(100).await;
+        load.check_retained(0).await.unwrap();
+        load.acknowledged(100).await.unwrap();
         server.node.kill().await.unwrap();
     }
     server.node.restart().await.unwrap();
-    load.finish().await;
-    load.check_retained().await;
+    load.finish().await.unwrap();
+    load.check_retained(0).await.unwrap();
     server.node.terminate().await.unwrap();
     let (code, text) = verify(&[&data_dir(&server)]).await;
     assert_eq!(code, Some(0), "{point}: {text}");

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use cluster_tests::load::{Plan, Point, Step};
 use cluster_tests::sys::Signal;
 use cluster_tests::wait_for;
 use rand::prelude::*;
 
-use super::load::{Load, Plan, Point, Step};
-use super::{data_dir, given, small_log, verify};
+use super::{data_dir, given, load, small_log, verify};
 use crate::support::{SOON, Server, http_get, seed};
 
 /// How long a round may take: the load must come to the kill's point.
@@ -29,19 +29,19 @@ async fn nothing_acknowledged_is_lost_by_kills_at_any_point() {
     let seed = seed("nothing_acknowledged_is_lost_by_kills_at_any_point");
     let mut random = StdRng::seed_from_u64(seed);
     let mut server = small_log().await;
-    let mut load = Load::start(server.mqtt(), random.random(), &Plan::default()).await;
+    let mut load = load(&server, random.random(), &Plan::default()).await;
     let sessions = server.metrics().await.get("fulmar_sessions");
     let (mut open, mut starts, mut snapshots) = (0, 0, BTreeSet::new());
     let mut restarts = Vec::new();
 
     let mut next = Point::random(&mut random, CLIENTS);
-    load.acknowledged(100).await;
+    load.acknowledged(100).await.unwrap();
     if kills > 0 {
         load.book.arm(server.node.pid(), next);
     }
     for round in 0..kills {
         let book = load.book.clone();
-        open += load.until(&format!("kill {round} at {next:?}"), ROUND, book.killed()).await;
+        open += load.until(&format!("kill {round} at {next:?}"), ROUND, book.killed()).await.unwrap();
         server.node.wait_until_gone(GONE).await.unwrap();
         snapshots.extend(names(&data_dir(&server).join("snapshots")));
         if random.random_ratio(1, STARTS) {
@@ -61,7 +61,7 @@ async fn nothing_acknowledged_is_lost_by_kills_at_any_point() {
         restarts.push(begun.elapsed().as_secs_f64());
         assert_eq!(server.metrics().await.get("fulmar_obligations_unaccounted"), 0, "after kill {round}");
         server.metric("fulmar_sessions", |n| n == sessions).await;
-        load.check_retained().await;
+        load.check_retained(0).await.unwrap();
         if round + 1 < kills {
             load.book.arm(server.node.pid(), next);
         }
@@ -76,8 +76,8 @@ async fn nothing_acknowledged_is_lost_by_kills_at_any_point() {
         restarts.iter().copied().fold(0.0, f64::max)
     );
 
-    load.finish().await;
-    load.check_retained().await;
+    load.finish().await.unwrap();
+    load.check_retained(0).await.unwrap();
     // All is settled, and that is remembered too.
     server.metric("fulmar_durable_queued", |n| n == 0).await;
     assert_eq!(server.metrics().await.get("fulmar_obligations_unaccounted"), 0);
@@ -91,7 +91,7 @@ async fn nothing_acknowledged_is_lost_by_kills_at_any_point() {
     {
         assert_eq!(metrics.get(name), value, "{name} after a clean stop");
     }
-    load.check_retained().await;
+    load.check_retained(0).await.unwrap();
     if kills >= 30 {
         assert!(open >= 1000, "the kills met too little: {open}");
         assert!(snapshots.len() >= 3, "the load is too small for the log: {snapshots:?}");

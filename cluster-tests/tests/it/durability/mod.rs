@@ -4,21 +4,24 @@ mod crash;
 mod damage;
 mod disk;
 mod kill_loop;
-mod load;
 mod restart;
 mod time;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster_tests::harness::{Process, free_port, fulmar_binary};
+use cluster_tests::load::{Doors, Load, Plan};
 use cluster_tests::raw::{self, RawClient};
 use cluster_tests::wait_for;
 use fulmar_mqtt::packet::Ack;
 use fulmar_mqtt::{Packet, QoS, ReasonCode, Version};
 use tokio::net::TcpStream;
+
+pub(crate) use crash::has_failpoints;
 
 use crate::support::{OPEN, SOON, Server, persistent, raw_ack, raw_client, raw_connect, raw_publish, raw_subscribe};
 
@@ -28,6 +31,11 @@ const SMALL: &str =
 
 async fn small_log() -> Server {
     Server::start(&format!("{SMALL}{OPEN}")).await
+}
+
+/// A load on this one node.
+async fn load(server: &Server, seed: u64, plan: &Plan) -> Load {
+    Load::start(Arc::new(Doors::of(&[server.mqtt()])), Arc::default(), seed, plan).await.unwrap()
 }
 
 fn data_dir(server: &Server) -> PathBuf {

@@ -194,15 +194,7 @@ pub(crate) async fn raw_connect(address: SocketAddr, connect: Connect) -> (RawCl
     (client, connack)
 }
 
-/// A CONNECT for a session that outlives its connection.
-pub(crate) fn persistent(version: Version, client_id: &str) -> Connect {
-    let mut connect = raw::connect(version, client_id);
-    connect.clean_start = false;
-    if version == Version::V5 {
-        connect.properties.session_expiry_s = Some(3600);
-    }
-    connect
-}
+pub(crate) use raw::persistent;
 
 /// A connected rumqttc client.
 pub(crate) async fn client(address: SocketAddr, protocol: Protocol, client_id: &str) -> Client {

@@ -2,22 +2,20 @@
 //! under the same packet ids; QoS 2 goes on at the half-step it had reached.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::BytesMut;
-use cluster_tests::raw;
 use fulmar_mqtt::packet::Ack;
-use fulmar_mqtt::{Packet, QoS, ReasonCode, Version};
+use fulmar_mqtt::{Packet, QoS, ReasonCode};
 use rand::prelude::*;
 use tokio::sync::watch;
 
 use super::Plan;
-use super::book::{Book, Phase, Step};
-use super::link::{Heard, Link};
-use crate::support::SOON;
+use super::book::{Phase, Step};
+use super::link::{Caller, Heard, Link};
+use crate::history::What;
+use crate::raw;
 
 /// One in so many acknowledgements, the publisher itself loses its connection.
 const DROPS: u32 = 1500;
@@ -36,10 +34,7 @@ struct Flight {
 }
 
 pub(super) struct Publisher {
-    book: Arc<Book>,
-    address: SocketAddr,
-    client_id: String,
-    version: Version,
+    caller: Caller,
     lanes: Vec<usize>,
     window: usize,
     payload_bytes_max: usize,
@@ -50,38 +45,26 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(
-        book: Arc<Book>,
-        address: SocketAddr,
-        client_id: String,
-        version: Version,
-        lanes: Vec<usize>,
-        plan: &Plan,
-        random: StdRng,
-    ) -> Publisher {
+    pub(super) fn new(caller: Caller, lanes: Vec<usize>, plan: &Plan, random: StdRng) -> Publisher {
         let (window, payload_bytes_max) = (plan.window, plan.payload_bytes_max);
-        let flights = VecDeque::new();
-        Publisher { book, address, client_id, version, lanes, window, payload_bytes_max, random, flights, last_id: 0 }
+        Publisher { caller, lanes, window, payload_bytes_max, random, flights: VecDeque::new(), last_id: 0 }
     }
 
     /// Makes the session.
     pub(super) async fn begin(&mut self) -> Result<()> {
-        self.connect(false).await?.leave().await
-    }
-
-    async fn connect(&self, present: bool) -> Result<Link> {
-        Link::resume(&self.book, self.address, self.version, &self.client_id, None, present).await
+        self.caller.resume(false).await?.leave().await
     }
 
     /// Publishes until the end is announced and everything is acknowledged.
     pub(super) async fn run(mut self, phase: watch::Receiver<Phase>) -> Result<()> {
         loop {
-            let link = self.connect(true).await?;
-            let client_id = self.client_id.clone();
+            let link = self.caller.resume(true).await?;
+            let client_id = self.caller.client_id.clone();
             if self.converse(link, &phase).await.with_context(|| client_id)? {
-                self.book.publishing.fetch_sub(1, Ordering::SeqCst);
+                self.caller.book.publishing.fetch_sub(1, Ordering::SeqCst);
                 return Ok(());
             }
+            self.caller.lost();
         }
     }
 
@@ -93,7 +76,7 @@ impl Publisher {
             if flight.received {
                 link.encode(&Packet::PubRel(Ack::success(flight.packet_id)), &mut bytes)?;
             } else {
-                link.encode(&self.publish(flight, true), &mut bytes)?;
+                link.encode(&self.publish(&link, flight, true), &mut bytes)?;
                 publishes += 1;
             }
         }
@@ -109,8 +92,10 @@ impl Publisher {
                 link.leave().await?;
                 return Ok(true);
             }
-            match link.next(SOON).await? {
+            let manner = self.caller.book.manner;
+            match link.next(manner.patience()).await? {
                 Heard::Lost => return Ok(false),
+                Heard::Nothing if manner.moves() => return Ok(false),
                 Heard::Nothing => bail!("{} messages are open, and nothing comes", self.flights.len()),
                 Heard::Packet(packet) => {
                     if !self.take(packet, &mut link).await? || self.random.random_ratio(1, DROPS) {
@@ -121,9 +106,10 @@ impl Publisher {
         }
     }
 
-    fn publish(&self, flight: &Flight, dup: bool) -> Packet {
-        let lane = &self.book.lanes[flight.lane];
-        let payload = Book::payload(flight.lane, flight.number, flight.bytes);
+    fn publish(&self, link: &Link, flight: &Flight, dup: bool) -> Packet {
+        let lane = &self.caller.book.lanes[flight.lane];
+        let payload = self.caller.book.payload(flight.lane, flight.number, flight.bytes);
+        link.record(What::Sent { lane: lane.id, number: flight.number });
         let publish = raw::publish(flight.packet_id, &lane.topic, lane.qos, payload);
         Packet::Publish(fulmar_mqtt::packet::Publish { dup, retain: lane.retain, ..publish })
     }
@@ -136,10 +122,10 @@ impl Publisher {
         let (mut bytes, mut publishes) = (BytesMut::new(), 0);
         while self.flights.len() < self.window {
             let lane = *self.lanes.choose(&mut self.random).context("a publisher without a topic")?;
-            let number = self.book.send(lane);
+            let number = self.caller.book.send(lane);
             let size = self.random.random_range(1..=self.payload_bytes_max);
             let flight = Flight { packet_id: self.free_id(), lane, number, bytes: size, received: false };
-            link.encode(&self.publish(&flight, false), &mut bytes)?;
+            link.encode(&self.publish(link, &flight, false), &mut bytes)?;
             self.flights.push_back(flight);
             publishes += 1;
         }
@@ -160,11 +146,11 @@ impl Publisher {
         if publishes == 0 {
             return link.send(bytes).await;
         }
-        let whole = match self.book.cut(publishes) {
+        let whole = match self.caller.book.cut(publishes) {
             Some(cut) => link.send(&bytes[..bytes.len() * cut / 256]).await?,
             None => link.send(bytes).await?,
         };
-        self.book.step(Step::Publish, publishes);
+        self.caller.book.step(Step::Publish, publishes);
         Ok(whole)
     }
 
@@ -172,39 +158,40 @@ impl Publisher {
     async fn take(&mut self, packet: Packet, link: &mut Link) -> Result<bool> {
         match packet {
             Packet::PubAck(ack) => {
-                self.book.step(Step::PubAck, 1);
+                self.caller.book.step(Step::PubAck, 1);
                 let at = self.first(&ack, QoS::AtLeastOnce)?;
-                self.acknowledge(at);
+                self.acknowledge(link, at);
                 self.flights.remove(at);
-                self.book.complete();
+                self.caller.book.complete();
             }
             Packet::PubRec(ack) => {
-                self.book.step(Step::PubRec, 1);
+                self.caller.book.step(Step::PubRec, 1);
                 let at = self.first(&ack, QoS::ExactlyOnce)?;
-                self.acknowledge(at);
+                self.acknowledge(link, at);
                 self.flights[at].received = true;
                 let released = link.send(&link.encoded(&Packet::PubRel(Ack::success(ack.packet_id)))?).await?;
-                self.book.step(Step::PubRel, 1);
+                self.caller.book.step(Step::PubRel, 1);
                 return Ok(released);
             }
             Packet::PubComp(ack) => {
-                self.book.step(Step::PubComp, 1);
+                self.caller.book.step(Step::PubComp, 1);
                 let at = self.flights.iter().position(|flight| flight.packet_id == ack.packet_id && flight.received);
                 let at = at.with_context(|| format!("PUBCOMP {ack:?} answers no PUBREL"))?;
                 // [v5 3.7.2.1] Not found: the node had completed it before, and that answer was lost.
                 let good = [ReasonCode::Success, ReasonCode::PacketIdentifierNotFound].contains(&ack.reason);
                 ensure!(good, "PUBREL was refused: {ack:?}");
                 self.flights.remove(at);
-                self.book.complete();
+                self.caller.book.complete();
             }
             other => bail!("a publisher got {other:?}"),
         }
         Ok(true)
     }
 
-    fn acknowledge(&self, at: usize) {
+    fn acknowledge(&self, link: &Link, at: usize) {
         let flight = &self.flights[at];
-        self.book.ack(flight.lane, flight.number);
+        link.record(What::Acknowledged { lane: self.caller.book.lanes[flight.lane].id, number: flight.number });
+        self.caller.book.ack(flight.lane, flight.number);
     }
 
     /// The message that the next PUBACK or PUBREC must be about: they come in the order of the PUBLISHes.
@@ -212,7 +199,8 @@ impl Publisher {
     fn first(&self, ack: &Ack, qos: QoS) -> Result<usize> {
         let good = [ReasonCode::Success, ReasonCode::NoMatchingSubscribers].contains(&ack.reason);
         ensure!(good, "a publish was refused: {ack:?}");
-        let first = self.flights.iter().position(|flight| self.book.lanes[flight.lane].qos == qos && !flight.received);
+        let first =
+            self.flights.iter().position(|flight| self.caller.book.lanes[flight.lane].qos == qos && !flight.received);
         let first = first.with_context(|| format!("{ack:?} acknowledges nothing"))?;
         let expected = self.flights[first].packet_id;
         ensure!(ack.packet_id == expected, "{ack:?} came before that of packet id {expected}");

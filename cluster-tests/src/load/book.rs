@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use cluster_tests::sys::{self, Signal};
 use fulmar_mqtt::QoS;
 use fulmar_mqtt::packet::Publish;
 use rand::prelude::*;
 use tokio::sync::Notify;
+
+use super::link::Manner;
+use crate::history::{History, LaneId};
+use crate::sys::{self, Signal};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -19,9 +22,18 @@ pub(super) enum Phase {
     Finish,
 }
 
+/// Problems that are kept.
+const PROBLEMS_MAX: usize = 12;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// One topic, which one publisher numbers through.
 #[derive(Debug)]
-pub(in crate::durability) struct Lane {
+pub(super) struct Lane {
+    /// In the history, and in payloads.
+    pub(super) id: LaneId,
     pub(super) topic: String,
     pub(super) qos: QoS,
     pub(super) retain: bool,
@@ -34,15 +46,15 @@ pub(in crate::durability) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(topic: String, qos: QoS, retain: bool) -> Lane {
+    pub(super) fn new(history: &History, topic: String, qos: QoS, retain: bool) -> Lane {
         let zero = AtomicU64::default;
-        Lane { topic, qos, retain, sent: zero(), acked: zero(), seen: zero() }
+        Lane { id: history.lane(&topic, qos), topic, qos, retain, sent: zero(), acked: zero(), seen: zero() }
     }
 }
 
 /// A half-step of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::durability) enum Step {
+pub enum Step {
     /// A client was welcomed.
     Connack,
     /// A publisher wrote a PUBLISH, got one of these, or wrote PUBREL.
@@ -75,16 +87,27 @@ const STEPS: [Step; 11] = [
 
 /// When the node is killed: at the `left`-th step of this kind from now.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::durability) struct Point {
-    pub(in crate::durability) step: Step,
+pub struct Point {
+    pub step: Step,
     left: usize,
     /// How much of the write with that PUBLISH goes out before, in 256ths.
     cut: usize,
 }
 
 impl Point {
+    /// At the `left`-th step of this kind, with all bytes of a write gone out.
+    #[must_use]
+    pub fn at(step: Step, left: usize) -> Point {
+        Point { step, left, cut: 256 }
+    }
+
+    #[must_use]
+    pub fn step(&self) -> Step {
+        self.step
+    }
+
     /// One of all points; `clients` connect after each start.
-    pub(in crate::durability) fn random(random: &mut StdRng, clients: usize) -> Point {
+    pub fn random(random: &mut StdRng, clients: usize) -> Point {
         let step = *STEPS.choose(random).expect("there are some");
         let most = match step {
             Step::Connack => clients,
@@ -103,9 +126,10 @@ struct Trigger {
 
 /// See the module.
 #[derive(Debug)]
-pub(in crate::durability) struct Book {
+pub struct Book {
     pub(super) lanes: Vec<Lane>,
-    pub(super) node_fails: bool,
+    pub(super) history: Arc<History>,
+    pub(super) manner: Manner,
     /// Publishers that have not come to their end.
     pub(super) publishing: AtomicUsize,
     acknowledged: AtomicU64,
@@ -115,13 +139,17 @@ pub(in crate::durability) struct Book {
     killed: Notify,
     /// What was open at the kill.
     open_then: AtomicU64,
+    /// What clients saw that should not be, where that does not end them.
+    problems: Mutex<Vec<String>>,
 }
 
 impl Book {
-    pub(super) fn new(lanes: Vec<Lane>, publishers: usize, node_fails: bool) -> Book {
+    pub(super) fn new(history: Arc<History>, lanes: Vec<Lane>, publishers: usize, manner: Manner) -> Book {
         Book {
             lanes,
-            node_fails,
+            history,
+            manner,
+            problems: Mutex::default(),
             publishing: AtomicUsize::new(publishers),
             acknowledged: AtomicU64::default(),
             open: AtomicU64::default(),
@@ -132,18 +160,34 @@ impl Book {
     }
 
     /// Messages acknowledged by PUBACK or PUBREC so far.
-    pub(in crate::durability) fn acknowledged(&self) -> u64 {
+    pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::SeqCst)
     }
 
     /// Messages sent so far.
-    pub(in crate::durability) fn sent(&self) -> u64 {
+    pub fn sent(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.sent.load(Ordering::SeqCst)).sum()
     }
 
     /// Messages sent, and not acknowledged to the end.
-    pub(in crate::durability) fn open(&self) -> u64 {
+    pub fn open(&self) -> u64 {
         self.open.load(Ordering::SeqCst)
+    }
+
+    /// Something is as it should not be. Of a lone node that ends the load at once; a cluster's is judged by its history.
+    pub(super) fn wrong(&self, text: String) -> Result<()> {
+        ensure!(self.manner.moves(), text);
+        let mut problems = lock(&self.problems);
+        if problems.len() < PROBLEMS_MAX {
+            problems.push(text);
+        }
+        Ok(())
+    }
+
+    /// What was as it should not be.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        lock(&self.problems).clone()
     }
 
     /// The next message of a lane: its number.
@@ -174,19 +218,19 @@ impl Book {
     }
 
     /// Has the node of this process killed at a point.
-    pub(in crate::durability) fn arm(&self, pid: u32, point: Point) {
-        *self.trigger.lock().unwrap() = Trigger { pid, point: Some(point) };
+    pub fn arm(&self, pid: u32, point: Point) {
+        *lock(&self.trigger) = Trigger { pid, point: Some(point) };
     }
 
     /// Waits for the kill; says how many messages were open then.
-    pub(in crate::durability) async fn killed(&self) -> u64 {
+    pub async fn killed(&self) -> u64 {
         self.killed.notified().await;
         self.open_then.load(Ordering::SeqCst)
     }
 
     /// `count` steps are done.
     pub(super) fn step(&self, step: Step, count: usize) {
-        let mut trigger = self.trigger.lock().unwrap();
+        let mut trigger = lock(&self.trigger);
         let Some(point) = trigger.point.as_mut().filter(|point| point.step == step) else { return };
         point.left = point.left.saturating_sub(count);
         if point.left == 0 {
@@ -197,7 +241,7 @@ impl Book {
     /// A write with so many PUBLISH packets is to begin: how much of it goes out, in 256ths, if the kill is to come
     /// within it; then [`Book::step`] kills.
     pub(super) fn cut(&self, count: usize) -> Option<usize> {
-        let trigger = self.trigger.lock().unwrap();
+        let trigger = lock(&self.trigger);
         trigger.point.filter(|point| point.step == Step::Publish && point.left <= count).map(|point| point.cut)
     }
 
@@ -210,27 +254,42 @@ impl Book {
     }
 
     /// The payload of a message: says what it is, in full.
-    pub(super) fn payload(lane: usize, number: u64, bytes: usize) -> Bytes {
-        let mut payload = format!("{lane} {number} {bytes} ").into_bytes();
-        let filler = (number % 251) as u8;
-        payload.resize(bytes.max(payload.len()), filler);
-        payload.into()
+    pub(super) fn payload(&self, lane: usize, number: u64, bytes: usize) -> Bytes {
+        payload(self.lanes[lane].id, number, bytes)
     }
 
-    /// Lane and number of a message that came.
+    /// Index of the lane, and number, of a message that came.
     pub(super) fn read(&self, message: &Publish) -> Result<(usize, u64)> {
-        let mut fields = message.payload.split(|byte| *byte == b' ');
-        let mut field = || -> Option<u64> { std::str::from_utf8(fields.next()?).ok()?.parse().ok() };
-        let (lane, number, bytes) =
-            (|| Some((field()? as usize, field()?, field()? as usize)))().context("a message that nobody sent")?;
-        let whole = Book::payload(lane, number, bytes) == message.payload;
-        ensure!(whole, "message {number} of lane {lane} came mutilated");
-        let lane_of = self.lanes.get(lane).context("a message of no lane")?;
+        let (id, number) = read(&message.payload)?;
+        let lane = self.lanes.iter().position(|lane| lane.id == id).context("a message of no lane")?;
+        let lane_of = &self.lanes[lane];
         let topic = message.topic.as_ref().map(|topic| topic.as_str());
         ensure!(topic == Some(lane_of.topic.as_str()), "message {number} of {} came as {topic:?}", lane_of.topic);
         ensure!(number < lane_of.sent.load(Ordering::SeqCst), "message {number} of {topic:?} was never sent");
         Ok((lane, number))
     }
+}
+
+/// A payload that says which message it is; at least so many bytes, if that is not more.
+#[must_use]
+pub fn payload(lane: LaneId, number: u64, bytes: usize) -> Bytes {
+    let mut payload = format!("{lane} {number} {bytes} ").into_bytes();
+    let filler = (number % 251) as u8;
+    payload.resize(bytes.max(payload.len()), filler);
+    payload.into()
+}
+
+/// Lane and number of a [`payload`].
+///
+/// # Errors
+/// It is none, or is not whole.
+pub fn read(bytes: &[u8]) -> Result<(LaneId, u64)> {
+    let mut fields = bytes.split(|byte| *byte == b' ');
+    let mut field = || -> Option<u64> { std::str::from_utf8(fields.next()?).ok()?.parse().ok() };
+    let (lane, number, size) = (|| Some((LaneId::try_from(field()?).ok()?, field()?, field()? as usize)))()
+        .context("a message that nobody sent")?;
+    ensure!(payload(lane, number, size) == bytes, "message {number} of lane {lane} came mutilated");
+    Ok((lane, number))
 }
 
 impl fmt::Display for Book {
