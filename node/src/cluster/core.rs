@@ -157,9 +157,6 @@ impl Core {
         let mut effects = Vec::new();
         let outcomes = {
             let mut state = self.state.write();
-            if takes_again(&state, batch) {
-                return state.apply(&Batch { seq: 0, ..batch.clone() }, &mut effects).map(drop);
-            }
             let outcomes = state.apply(batch, &mut effects);
             self.subscriptions_version.store(state.subscriptions_version(), Ordering::Release);
             outcomes
@@ -313,12 +310,4 @@ fn matters_to_others(command: &Command) -> bool {
         Command::Publish(publish) => publish.publication.retain,
         _ => false,
     }
-}
-
-/// Whether a test wants a batch that comes twice to be applied twice.
-fn takes_again(state: &State, batch: &Batch) -> bool {
-    fail::fail_point!("apply::again", |_| batch.seq > 0
-        && batch.seq <= state.applied_seq(batch.node, batch.generation));
-    let _ = (state, batch);
-    false
 }

@@ -339,7 +339,7 @@ impl State {
         if self.unsayable && !at_most_once {
             return; // behind one that was refused without a word nothing is taken: the client sends both again, in order
         }
-        let remembered = self.session.persistent() && publication.qos == QoS::ExactlyOnce;
+        let remembered = self.session.persistent() && publication.qos == QoS::ExactlyOnce && !forgets_ids();
         let (refused, may_wait) = match self.dispatch.admit(&routes, &publication, remembered) {
             Admission::Open => (None, false),
             Admission::Congested => (Some(ReasonCode::QuotaExceeded), true),
@@ -450,6 +450,12 @@ impl Drop for State {
 /// Whether a test wants publishers to be answered before their messages are committed.
 fn acknowledges_early() -> bool {
     fail::fail_point!("ack::before_commit", |_| true);
+    false
+}
+
+/// Whether a test wants packet ids of QoS 2 to be forgotten with the connection.
+fn forgets_ids() -> bool {
+    fail::fail_point!("qos2::forget", |_| true);
     false
 }
 

@@ -7,7 +7,7 @@ use fulmar_broker::SessionKey;
 use parking_lot::Mutex;
 
 /// Takeovers of one session in a row.
-const BURST: u64 = 100;
+const BURST: u64 = 2_000;
 
 /// Milliseconds after which one more is allowed.
 const ONE_MORE_MS: u64 = 200;

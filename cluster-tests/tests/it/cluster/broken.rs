@@ -56,9 +56,6 @@ async fn a_suback_that_does_not_wait_for_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_that_is_applied_twice() {
-    is_found_out("apply::again", "kill-leader-before-reply", |row| {
-        row.verdict.duplicated > 0 || row.verdict.reordered > 0
-    })
-    .await;
+async fn a_packet_id_that_is_forgotten() {
+    is_found_out("qos2::forget", "kill-qos2", |row| row.verdict.duplicated > 0).await;
 }
