@@ -33,7 +33,7 @@ use crate::store::log::{self, Damage, Fatal, Log, OpenError, StoreError};
 use crate::store::snapshots::Snapshots;
 use crate::telemetry::Metrics;
 
-/// Between two looks at wills, expiries and stalled receivers.
+/// Between two looks at stalled receivers, and at filters that nobody subscribes to any more.
 const HOUSEKEEPING: Duration = Duration::from_millis(200);
 
 /// For what is still proposed when the clients are gone.
@@ -327,18 +327,12 @@ async fn all_gone(metrics: &Metrics, sessions: &Sessions) {
 }
 
 async fn housekeeping(dispatch: Arc<Dispatch>) {
-    let mut running: Option<JoinHandle<()>> = None;
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         dispatch.cut_stalled();
         dispatch.withdraw();
-        if running.as_ref().is_none_or(JoinHandle::is_finished) {
-            let dispatch = dispatch.clone();
-            // It waits for the log; what is stalled does not wait for it.
-            running = Some(tokio::spawn(async move { dispatch.run_timers().await }));
-        }
     }
 }
 

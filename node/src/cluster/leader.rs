@@ -219,8 +219,12 @@ pub(super) async fn timers(context: Arc<Context>) {
     loop {
         ticks.tick().await;
         while let Some(term) = context.leads() {
-            let due = context.core.state().due(context.clock.now().log, DUE_MAX);
-            let more = due.len() >= DUE_MAX;
+            let (due, more) = {
+                let state = context.core.state();
+                let due = state.due(context.clock.now().log, DUE_MAX);
+                let more = due.len() >= DUE_MAX || state.expanding() > 0;
+                (due, more)
+            };
             if due.is_empty() {
                 break;
             }

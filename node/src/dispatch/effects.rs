@@ -9,10 +9,7 @@ use fulmar_broker::{Epoch, Generation, NodeId, SessionKey};
 use super::Dispatch;
 use super::publish::Nobody;
 use super::receiver::Receiver;
-use crate::cluster::{Error, Listener, Taken};
-
-/// Timer commands that one batch carries at most.
-const DUE_MAX: usize = 256;
+use crate::cluster::{Listener, Taken};
 
 impl Listener for Dispatch {
     fn carry_out(&self, effect: Effect) {
@@ -122,28 +119,6 @@ impl Dispatch {
                 Err(error) => tracing::error!(%error, key = %receiver.key(), "acknowledgements not committed"),
             }),
         );
-    }
-
-    /// Wills, expiries and whatever else is due by log time. Called a few times a second.
-    pub async fn run_timers(&self) {
-        loop {
-            let due = {
-                let state = self.replica.read();
-                state.due(self.now().log, DUE_MAX)
-            };
-            if due.is_empty() {
-                return;
-            }
-            let paced = due.len() >= DUE_MAX;
-            match self.replica.commit(due).await {
-                Ok(_) if paced => {}
-                Ok(_) | Err(Error::Stopped) => return,
-                Err(error) => {
-                    tracing::error!(%error, "timers not committed");
-                    return;
-                }
-            }
-        }
     }
 
     /// The epoch that owns a session now, if any does.
