@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "fulmar/types/v1/identity.proto",
     "fulmar/types/v1/publication.proto",
+    "fulmar/types/v1/registry.proto",
     "fulmar/types/v1/command.proto",
     "fulmar/types/v1/log.proto",
     "fulmar/types/v1/snapshot.proto",
@@ -19,7 +20,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=fulmar");
     let descriptors = protox::compile(FILES, [&root])?;
-    // Every `bytes` field is a slice of the frame that it was decoded from.
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    // Every `bytes` field is a slice of the frame that it was decoded from; a secret shows itself to nobody.
+    // What is large and rare is boxed, so that commands and parts stay small.
+    tonic_prost_build::configure()
+        .bytes(".")
+        .skip_debug([".fulmar.types.v1.Secret"])
+        .boxed(".fulmar.types.v1.Command.command.registry")
+        .boxed(".fulmar.types.v1.SnapshotRecord.part.registry")
+        .compile_fds(descriptors)?;
     Ok(())
 }

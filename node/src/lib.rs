@@ -6,6 +6,7 @@ pub mod config;
 pub mod dispatch;
 pub mod doors;
 pub mod node;
+pub mod operations;
 pub mod sessions;
 pub mod store;
 pub mod telemetry;

@@ -26,6 +26,8 @@ use crate::doors::admin;
 use crate::doors::mqtt::{self, Door, Workers};
 use crate::doors::peer;
 use crate::doors::probes::{self, Health, Phase};
+use crate::doors::rest;
+use crate::operations::{Operations, Seed};
 use crate::sessions::authenticate::Authenticator;
 use crate::sessions::open::{QueueBounds, Sessions};
 use crate::store::identity;
@@ -86,9 +88,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::default());
     let dispatch = Dispatch::new(replica, metrics.clone(), config.limits.durable_payload_bytes_max.as_usize());
     health.observe(dispatch.clone());
-    let authenticator = Authenticator::new(Platform::new(config.auth.generic()?));
+    let authenticator = Authenticator::new(Platform::new(config.auth.generic()?, config.platform.settings()));
     let sessions = Sessions::new(dispatch.clone(), authenticator, session_limits(&config), queue_bounds(&config));
-    let workers = Workers::start(std::thread::available_parallelism().map_or(2, usize::from))
+    let seed = config.registry.import.as_deref().map(Seed::load).transpose().context("registry.import")?;
+    let operations = Operations::new(dispatch.clone());
+    let settings = rest::Settings::load(&config.rest, config.platform.settings().aliyun)?;
+    let api = rest::Api::new(operations.clone(), settings)?;
+    let workers = Workers::start(std::thread::available_parallelism().map_or(2, usize::from), rest::configure(api))
         .context("cannot start the HTTP workers")?;
     let admission = mqtt::Admission::node(connections_max, metrics.connections.clone());
 
@@ -110,6 +116,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if !sys_interval.is_zero() {
         tokio::spawn(publish_sys(dispatch.clone(), sys_interval));
     }
+    operations.prepare(seed).await.context("registry.import")?;
     health.set(Phase::Serving);
     tracing::info!(
         node = format!("{:016x}", node.0),

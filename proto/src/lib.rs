@@ -11,6 +11,12 @@ pub mod types {
         /// What this build writes into every `format_version`, and the newest that it reads. From 1; 0 is an absent
         /// version and always an error.
         pub const FORMAT_VERSION: u32 = 1;
+
+        impl std::fmt::Debug for Secret {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("***")
+            }
+        }
     }
 }
 

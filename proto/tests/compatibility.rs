@@ -1,6 +1,9 @@
 //! The messages are on disk and on the wire from the first commit, so a change to them must be seen and meant: samples
 //! are encoded to kept bytes, and the schema is compared with a kept list that only grows. README.md has the rules.
 
+#[path = "compatibility/registry.rs"]
+mod registry;
+
 use std::collections::BTreeSet;
 
 use fulmar_proto::Message;
@@ -47,6 +50,7 @@ fn commands() -> Vec<command::Command> {
             clean_start: true,
             expiry_s: 60,
             will: Some(Will { publication: publication.clone(), message_expiry_s: Some(0), delay_s: 5 }),
+            exclusive_client_id: None,
         }),
         C::Release(Release { session: session(), discard_will: true, expiry_s: Some(0), sent_below: Some(9) }),
         C::Subscribe(Subscribe {
@@ -221,6 +225,7 @@ fn later_samples() -> Vec<(String, Sample)> {
     };
     let record = SnapshotRecord { format_version: FORMAT_VERSION, part: Some(P::Expansion(expansion)) };
     samples.push(("Snapshot.Expansion".to_owned(), Sample::Snapshot(record)));
+    samples.extend(registry::samples());
     samples
 }
 
@@ -323,7 +328,7 @@ fn parts() -> Vec<snapshot_record::Part> {
             bytes: 1 << 33,
             sessions: 2,
             retained: 1,
-            removed: vec![],
+            ..Default::default()
         }),
         P::Origin(SnapshotOrigin { run: Some(run()), alive: true, applied: 9, address: Default::default() }),
         P::Results(SnapshotResults {

@@ -31,6 +31,8 @@ pub struct ClusterOptions {
     pub alone_first: bool,
     /// Nodes that [`Cluster::add`] will add, whose addresses the others can know before: with proxies in between.
     pub later: usize,
+    /// Whether each node has a door for REST, which [`crate::rest`] is let into.
+    pub rest: bool,
     /// Added to each configuration.
     pub config: String,
     /// Added to each environment.
@@ -49,6 +51,8 @@ pub struct Member {
     /// What it listens on for the others.
     pub peer: SocketAddr,
     pub admin: SocketAddr,
+    /// Where REST is served, if it is.
+    pub rest: SocketAddr,
     pub data_dir: PathBuf,
     /// SIGSTOP came last.
     pub frozen: bool,
@@ -61,12 +65,13 @@ struct Place {
     probes: SocketAddr,
     peer: SocketAddr,
     admin: SocketAddr,
+    rest: SocketAddr,
 }
 
 impl Place {
     fn find() -> Result<Place> {
         let at = || Ok::<_, anyhow::Error>(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)));
-        Ok(Place { mqtt: at()?, probes: at()?, peer: at()?, admin: at()? })
+        Ok(Place { mqtt: at()?, probes: at()?, peer: at()?, admin: at()?, rest: at()? })
     }
 }
 
@@ -117,7 +122,7 @@ impl Cluster {
                 dialled.push((place.peer, self.links.add(index, other, place.peer).await?));
             }
         }
-        let Place { mqtt, probes, peer, admin } = self.places[index];
+        let Place { mqtt, probes, peer, admin, rest } = self.places[index];
         let config = dir.join("fulmar.toml");
         std::fs::write(&config, self.config(index, known, &data_dir, &dialled))?;
         let serve = ServeOptions {
@@ -129,12 +134,12 @@ impl Cluster {
             binary: self.options.binary.clone(),
         };
         let node = Node::start(serve)?;
-        self.members.push(Member { node, mqtt, probes, peer, admin, data_dir, frozen: false });
+        self.members.push(Member { node, mqtt, probes, peer, admin, rest, data_dir, frozen: false });
         Ok(())
     }
 
     fn config(&self, index: usize, known: usize, data_dir: &Path, dialled: &[(SocketAddr, SocketAddr)]) -> String {
-        let Place { mqtt, probes, peer, admin } = self.places[index];
+        let Place { mqtt, probes, peer, admin, rest } = self.places[index];
         let peers: Vec<String> = self.places[..known].iter().map(|place| format!("\"{}\"", place.peer)).collect();
         let (bootstrap, peers) = match self.options.alone_first && index == 0 {
             true => ("single", String::new()),
@@ -152,6 +157,9 @@ impl Cluster {
         if !dialled.is_empty() {
             let pairs = dialled.iter().map(|(peer, proxy)| format!("\"{peer}\" = \"{proxy}\""));
             text.push_str(&format!("dial = {{ {} }}\n", pairs.collect::<Vec<_>>().join(", ")));
+        }
+        if self.options.rest {
+            text.push_str(&crate::rest::config(rest));
         }
         text + &self.options.config
     }

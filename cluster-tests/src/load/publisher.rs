@@ -146,12 +146,12 @@ impl Publisher {
         if publishes == 0 {
             return link.send(bytes).await;
         }
-        let whole = match self.caller.book.cut(publishes) {
-            Some(cut) => link.send(&bytes[..bytes.len() * cut / 256]).await?,
-            None => link.send(bytes).await?,
-        };
+        let cut = self.caller.book.cut(publishes);
+        let part = cut.map_or(bytes, |cut| &bytes[..bytes.len() * cut / 256]);
+        let sent = link.send(part).await?;
         self.caller.book.step(Step::Publish, publishes);
-        Ok(whole)
+        // Nothing can follow half a packet, also where another node than this client's is killed.
+        Ok(sent && cut.is_none())
     }
 
     /// False if the connection is lost.

@@ -2,6 +2,7 @@
 //! and again, and is judged by the history of its clients and the books of its nodes. A seed decides all that is random.
 
 mod clients;
+mod devices;
 mod joins;
 mod kills;
 mod partitions;
@@ -77,6 +78,10 @@ fn small_log() -> ClusterOptions {
     ClusterOptions { config: "[store]\nlog_bytes = \"1MiB\"\n".into(), ..ClusterOptions::default() }
 }
 
+fn with_rest() -> ClusterOptions {
+    ClusterOptions { rest: true, ..ClusterOptions::default() }
+}
+
 fn alone_first() -> ClusterOptions {
     ClusterOptions { alone_first: true, ..ClusterOptions::default() }
 }
@@ -115,6 +120,7 @@ scenarios! {
     "join-by-snapshot" "a node joins under load when the log's beginning is gone" 3 small_log, joins::by_snapshot;
     "grow" "one node becomes three and five while it serves" 1 alone_first, joins::grow;
     "shared-mixed" "a shared group of both kinds gets each message, whoever dies" 3 ClusterOptions::default, shared::mixed_group;
+    "devices-of-killed" "devices of a killed node are ONLINE again within 30 s, and none is shown OFFLINE that is not" 3 with_rest, devices::of_killed_node;
     "suback-in-time" "SUBACK comes within 3 s across a node's and the leader's loss" 3 ClusterOptions::default, subacks::across_losses;
 }
 

@@ -45,20 +45,22 @@ async fn endpoints_are_printed_first_and_written_as_designed() {
     let node = &json["nodes"][0];
     assert_eq!(keys(node), "admin config data_dir https mqtt mqtts node peer pid probes rest ws wss");
     assert_eq!(node["node"], 0);
-    for absent in ["rest", "https"] {
-        assert!(node[absent].is_null(), "{absent}: this door is not built");
-    }
     let port = |door: &str| {
         let address = node[door].as_str().unwrap();
         address.strip_prefix("127.0.0.1:").unwrap_or_else(|| panic!("{door} is {address}")).parse::<u16>().unwrap()
     };
     let base = port("mqtt") - 1;
-    let offsets = ["mqtt", "mqtts", "ws", "wss", "admin", "peer", "probes"].map(|door| port(door) - base);
-    assert_eq!(offsets, [1, 2, 3, 4, 7, 8, 9]);
+    let offsets =
+        ["mqtt", "mqtts", "ws", "wss", "rest", "https", "admin", "peer", "probes"].map(|door| port(door) - base);
+    assert_eq!(offsets, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
     for path in [&json["ca"], &node["config"], &node["data_dir"]] {
         assert!(std::path::Path::new(path.as_str().unwrap()).exists(), "{path}");
     }
-    assert_eq!(keys(&json["credentials"]), "admin generic");
+    assert_eq!(keys(&json["credentials"]), "admin devices generic rest");
+    assert_eq!(keys(&json["credentials"]["rest"]), "ak password project_id sk user");
+    let dialects =
+        json["credentials"]["devices"].as_array().unwrap().iter().map(|device| device["dialect"].as_str().unwrap());
+    assert_eq!(dialects.collect::<Vec<_>>(), ["huawei", "aliyun", "tencent", "sensoro"]);
     assert_eq!(keys(&json["credentials"]["admin"]), "token");
     assert_eq!(keys(&json["credentials"]["generic"]), "password username");
     for word in ["mosquitto_sub", "mosquitto_pub", "Ctrl-C", "ctl cluster members --endpoints"] {

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use fulmar_mqtt::ReasonCode;
+use fulmar_mqtt::{QoS, ReasonCode, TopicFilter, TopicName};
 
 use crate::acl::{Access, Permissions, Rule};
-use crate::{Admission, ConnectRequest, Decision, DeliveryOptions, Dialect, Refusal, Verification, terminates};
-
-/// The tenant of every generic client.
-pub const TENANT_GENERIC: &str = "default";
+use crate::dialect::spaces::Spaces;
+use crate::dialect::{Publishing, Subscribing, Voice};
+use crate::registry::Registry;
+use crate::{Admission, ConnectRequest, Decision, Dialect, Manners, Refusal, TENANT, Verification};
 
 pub(crate) const WRONG_PASSWORD: Refusal =
     Refusal { reason: ReasonCode::BadUserNameOrPassword, detail: "wrong password or unknown user" };
@@ -72,9 +72,9 @@ impl Generic {
         }))
     }
 
-    /// Decides about a CONNECT. A user name is always checked, also where anonymous clients are allowed.
-    #[must_use]
-    pub fn admit(&self, request: &ConnectRequest<'_>) -> Decision {
+    /// Decides about a CONNECT. A user name is always checked, also where anonymous clients are allowed. `wrong` is for
+    /// who gives a wrong password or is unknown.
+    pub(crate) fn admit(&self, request: &ConnectRequest<'_>, registry: &Registry, wrong: Refusal) -> Decision {
         let connect = request.connect;
         let Some(name) = &connect.username else {
             return match (&connect.password, self.0.anonymous) {
@@ -88,40 +88,70 @@ impl Generic {
                     detail: "anonymous clients are not allowed",
                 }),
                 (None, Access::Allow) => self
-                    .admission(request, None)
+                    .admission(request, registry, None)
                     .map_or_else(Decision::Refuse, |admission| Decision::Admit(Box::new(admission))),
             };
         };
         let user = self.0.users.get(&**name);
         let outcome = match (user, &connect.password) {
-            (Some(_), Some(_)) => self.admission(request, Some(name)),
+            (Some(_), Some(_)) => self.admission(request, registry, Some(name)),
             // Unknown, or without a password: refused whatever the verification says, after it has taken its time.
-            _ => Err(WRONG_PASSWORD),
+            _ => Err(wrong),
         };
         let hash = user.unwrap_or(&self.0.decoy).clone();
         let password = connect.password.as_ref().map_or_else(Vec::new, |password| password.to_vec());
-        Decision::VerifyPassword(Box::new(Verification { hash, password, outcome }))
+        Decision::VerifyPassword(Box::new(Verification { hash, password, outcome, wrong }))
     }
 
-    fn admission(&self, request: &ConnectRequest<'_>, user_name: Option<&str>) -> Result<Admission, Refusal> {
+    fn admission(
+        &self,
+        request: &ConnectRequest<'_>,
+        registry: &Registry,
+        user_name: Option<&str>,
+    ) -> Result<Admission, Refusal> {
         let permissions = if self.0.rules.is_empty() {
             self.0.unruled.clone()
         } else {
             Permissions::compile(&self.0.rules, self.0.default, request.client_id, user_name)
         };
+        let voice = Plain { permissions, spaces: Spaces::of(registry) };
         if let Some(will) = &request.connect.will
-            && (!permissions.may_publish(&will.topic) || terminates(Dialect::Generic, &will.topic).is_some())
+            && voice.publishing(&will.topic) != Publishing::Route
         {
             return Err(Refusal { reason: ReasonCode::NotAuthorized, detail: "the will's topic is not allowed" });
         }
         Ok(Admission {
-            tenant: ByteString::from_static(TENANT_GENERIC),
+            tenant: ByteString::from_static(TENANT),
             dialect: Dialect::Generic,
             identity: ByteString::from(request.client_id),
-            permissions,
-            implicit_subscriptions: Vec::new(),
-            delivery: DeliveryOptions::default(),
+            voice: Arc::new(voice),
+            manners: Manners::default(),
             oversize: None,
+            exclusive_client_id: None,
+            changes: Vec::new(),
+            greeting: Vec::new(),
         })
+    }
+}
+
+/// A generic client: what its access list says. Topics that start with `$` are the server's [v5 4.7.2], and those by
+/// which Aliyun's cloud talks with its devices, and Sensoro's pushes records, are the platform's.
+#[derive(Debug)]
+struct Plain {
+    permissions: Permissions,
+    spaces: Spaces,
+}
+
+impl Voice for Plain {
+    fn publishing(&self, topic: &TopicName) -> Publishing {
+        let text = topic.as_str();
+        let reserved = text.starts_with('$')
+            || (text.starts_with('/') && self.spaces.is_aliyun_system(text))
+            || self.spaces.is_sensoro_record(topic);
+        if reserved || !self.permissions.may_publish(topic) { Publishing::Deny } else { Publishing::Route }
+    }
+
+    fn subscribing(&self, filter: &TopicFilter) -> Subscribing {
+        if self.permissions.may_subscribe(filter) { Subscribing::Grant(QoS::ExactlyOnce) } else { Subscribing::Deny }
     }
 }

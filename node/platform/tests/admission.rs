@@ -7,13 +7,14 @@ use bytestring::ByteString;
 use fulmar_mqtt::packet::{Connect, ConnectProperties, Version, Will};
 use fulmar_mqtt::property::PublishProperties;
 use fulmar_mqtt::{QoS, ReasonCode, TopicFilter, TopicName};
+use fulmar_platform::registry::Registry;
 use fulmar_platform::{
-    Access, Action, Admission, ConnectRequest, Decision, Dialect, Generic, GenericOptions, Pattern, Platform, Refusal,
-    Rule, Terminated, Who, terminates,
+    Access, Action, Admission, ConnectRequest, Decision, Dialect, Generic, GenericOptions, Manners, Pattern, Platform,
+    Publishing, Refusal, Rule, Settings, Subscribing, Who,
 };
 
 fn platform(anonymous: Access) -> Platform {
-    Platform::new(Generic::new(GenericOptions {
+    let generic = Generic::new(GenericOptions {
         anonymous,
         users: vec![("ann".into(), "hash of ann".into()), ("bob".into(), "hash of bob".into())],
         rules: vec![Rule {
@@ -23,7 +24,8 @@ fn platform(anonymous: Access) -> Platform {
             patterns: vec![Pattern::parse("devices/%c/#").unwrap(), Pattern::parse("users/%u").unwrap()],
         }],
         default: Access::Deny,
-    }))
+    });
+    Platform::new(generic, Settings::default())
 }
 
 fn connect(username: Option<&str>, password: Option<&str>) -> Connect {
@@ -41,7 +43,17 @@ fn connect(username: Option<&str>, password: Option<&str>) -> Connect {
 
 fn admit(platform: &Platform, connect: &Connect) -> Decision {
     let peer = "192.0.2.1:4711".parse().unwrap();
-    platform.admit(&ConnectRequest { connect, client_id: "d1", peer, certificate: None })
+    let request = ConnectRequest {
+        connect,
+        client_id: "d1",
+        peer,
+        encrypted: false,
+        host: None,
+        certificate: None,
+        now_ms: 0,
+        entropy: [0; 32],
+    };
+    platform.admit(&request, &Registry::default(), &Dialect::ALL)
 }
 
 /// Right passwords are `password of NAME`. Also says how many verifications were made.
@@ -66,10 +78,13 @@ fn users_are_known_by_their_password() {
     let admission = admission.unwrap();
     assert_eq!((&*admission.tenant, admission.dialect.as_str(), &*admission.identity), ("default", "generic", "d1"));
     assert_eq!(verifications, 1);
-    assert!(!admission.delivery.resend_on_live && admission.oversize.is_none());
-    assert!(admission.permissions.may_publish(&TopicName::new("users/ann").unwrap()));
-    assert!(admission.permissions.may_subscribe(&TopicFilter::new("$share/g/devices/d1/#").unwrap()));
-    assert!(!admission.permissions.may_publish(&TopicName::new("users/bob").unwrap()));
+    assert!(admission.manners == Manners::default() && admission.oversize.is_none());
+    let voice = &admission.voice;
+    assert_eq!(publishing(&admission, "users/ann"), Publishing::Route);
+    let filter = TopicFilter::new("$share/g/devices/d1/#").unwrap();
+    assert_eq!(voice.subscribing(&filter), Subscribing::Grant(QoS::ExactlyOnce));
+    assert_eq!(voice.subscribing(&TopicFilter::new("users/#").unwrap()), Subscribing::Deny);
+    assert_eq!(publishing(&admission, "users/bob"), Publishing::Deny);
 }
 
 #[test]
@@ -91,7 +106,7 @@ fn strangers_cost_a_verification_too() {
 #[test]
 fn anonymous_clients_come_in_only_where_allowed() {
     let (admission, verifications) = settle(&platform(Access::Allow), &connect(None, None));
-    assert!(!admission.unwrap().permissions.may_publish(&TopicName::new("users/ann").unwrap()));
+    assert_eq!(publishing(&admission.unwrap(), "users/ann"), Publishing::Deny);
     assert_eq!(verifications, 0);
     let (reason, _) = refused(&platform(Access::Deny), &connect(None, None));
     assert_eq!((reason, reason.connack_v3()), (ReasonCode::NotAuthorized, 5));
@@ -126,8 +141,17 @@ fn a_will_needs_the_permission_to_publish() {
 
 #[test]
 fn generic_clients_do_not_publish_as_the_server() {
-    let ends = |topic: &str| terminates(Dialect::Generic, &TopicName::new(topic).unwrap());
-    assert_eq!(ends("$SYS/broker/version"), Some(Terminated::Refused(ReasonCode::NotAuthorized)));
-    assert_eq!(ends("$anything"), Some(Terminated::Refused(ReasonCode::NotAuthorized)));
-    assert_eq!(ends("a/$b"), None);
+    let generic =
+        GenericOptions { anonymous: Access::Allow, users: Vec::new(), rules: Vec::new(), default: Access::Allow };
+    let platform = Platform::new(Generic::new(generic), Settings::default());
+    let admission = settle(&platform, &connect(None, None)).0.unwrap();
+    for (topic, becomes) in
+        [("$SYS/broker/version", Publishing::Deny), ("$anything", Publishing::Deny), ("a/$b", Publishing::Route)]
+    {
+        assert_eq!(publishing(&admission, topic), becomes, "{topic}");
+    }
+}
+
+fn publishing(admission: &Admission, topic: &str) -> Publishing {
+    admission.voice.publishing(&TopicName::new(topic).unwrap())
 }

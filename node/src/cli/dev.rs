@@ -5,6 +5,7 @@ mod fleet;
 mod kit;
 mod probe;
 mod screen;
+mod seed;
 mod tour;
 
 use std::fs;
@@ -46,8 +47,8 @@ pub(super) struct Options {
     /// Address that all doors listen on.
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
     host: IpAddr,
-    /// Port from which each door's is counted: MQTT +1, MQTTS +2, WS +3, WSS +4, admin +7, peers +8, probes +9; and 100
-    /// more for each further node.
+    /// Port from which each door's is counted: MQTT +1, MQTTS +2, WS +3, WSS +4, REST +5 (HTTPS +6), admin +7, peers +8,
+    /// probes +9; and 100 more for each further node.
     #[arg(long, default_value_t = BASE_PORT, value_name = "PORT")]
     base_port: u16,
     /// Give node i the address 127.0.0.(1+i) and the default ports.
@@ -65,9 +66,13 @@ struct Place {
     mqtts: SocketAddr,
     ws: SocketAddr,
     wss: SocketAddr,
+    rest: SocketAddr,
+    https: SocketAddr,
     admin: SocketAddr,
     peer: SocketAddr,
     probes: SocketAddr,
+    /// Ports that some SDKs know no other than: 80 for WebSocket and 443 for everything, where they may be opened.
+    low: Vec<SocketAddr>,
 }
 
 impl Place {
@@ -84,16 +89,29 @@ impl Place {
     }
 
     /// Every address with the name of its door.
-    fn doors(&self) -> [(&'static str, SocketAddr); 7] {
+    fn doors(&self) -> [(&'static str, SocketAddr); 9] {
         [
             ("mqtt", self.mqtt),
             ("mqtts", self.mqtts),
             ("ws", self.ws),
             ("wss", self.wss),
+            ("rest", self.rest),
+            ("https", self.https),
             ("admin", self.admin),
             ("peer", self.peer),
             ("probes", self.probes),
         ]
+    }
+
+    /// Takes the ports below 1024 that it may.
+    fn open_low(&mut self) {
+        for port in [80, 443] {
+            let address = SocketAddr::new(self.mqtt.ip(), port);
+            match std::net::TcpListener::bind(address) {
+                Ok(_) => self.low.push(address),
+                Err(error) => eprintln!("node {}: goes on without {address}: {error}", self.index),
+            }
+        }
     }
 
     /// # Errors
@@ -116,17 +134,17 @@ impl Options {
                 let (host, ports) = if self.host_per_node {
                     // At most 32 nodes.
                     let last = u8::try_from(index + 1).unwrap_or(u8::MAX);
-                    (IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), [1883, 8883, 8083, 8084, 9090, 7400, 9100])
+                    (IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), [1883, 8883, 8083, 8084, 8080, 8443, 9090, 7400, 9100])
                 } else {
                     let high = || format!("--base-port: {} is too high for {} nodes", self.base_port, self.nodes);
                     let base = self.base_port.checked_add(index * PORTS_PER_NODE).with_context(high)?;
                     base.checked_add(9).with_context(high)?;
-                    // 5 and 6 are kept for REST.
-                    (self.host, [1, 2, 3, 4, 7, 8, 9].map(|door| base + door))
+                    (self.host, [1, 2, 3, 4, 5, 6, 7, 8, 9].map(|door| base + door))
                 };
-                let [mqtt, mqtts, ws, wss, admin, peer, probes] = ports.map(|port| SocketAddr::new(host, port));
+                let [mqtt, mqtts, ws, wss, rest, https, admin, peer, probes] =
+                    ports.map(|port| SocketAddr::new(host, port));
                 let dir = dir.join(format!("node-{index}"));
-                Ok(Place { index, dir, mqtt, mqtts, ws, wss, admin, peer, probes })
+                Ok(Place { index, dir, mqtt, mqtts, ws, wss, rest, https, admin, peer, probes, low: Vec::new() })
             })
             .collect()
     }
@@ -143,10 +161,13 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
         }
         None => temporary_dir()?,
     };
-    let places = options.places(&dir)?;
+    let mut places = options.places(&dir)?;
     kit::fits(&dir, &places)?;
     // Before any node has begun something that could not be begun again elsewhere.
     places.iter().try_for_each(Place::is_free)?;
+    if options.host_per_node {
+        places.iter_mut().for_each(Place::open_low);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let all_ours = runtime.block_on(supervise(&dir, &places))?;
     if options.data_dir.is_none() && all_ours {
@@ -258,12 +279,9 @@ mod tests {
     #[test]
     fn each_node_has_its_hundred_ports() {
         let places = options(3).places(Path::new("/d")).expect("they fit");
-        let shown = |place: &Place| {
-            [place.mqtt, place.mqtts, place.ws, place.wss, place.admin, place.peer, place.probes]
-                .map(|address| address.port())
-        };
-        assert_eq!(shown(&places[0]), [21001, 21002, 21003, 21004, 21007, 21008, 21009]);
-        assert_eq!(shown(&places[2]), [21201, 21202, 21203, 21204, 21207, 21208, 21209]);
+        let shown = |place: &Place| place.doors().map(|(_, address)| address.port());
+        assert_eq!(shown(&places[0]), [21001, 21002, 21003, 21004, 21005, 21006, 21007, 21008, 21009]);
+        assert_eq!(shown(&places[2]), [21201, 21202, 21203, 21204, 21205, 21206, 21207, 21208, 21209]);
         assert_eq!(places[2].config(), Path::new("/d/node-2/fulmar.toml"));
         assert!(places.iter().all(|place| place.mqtt.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST)));
     }

@@ -81,7 +81,7 @@ pub(super) fn weight(command: &Command) -> usize {
     COMMAND
         + match command {
             Command::Publish(publish) => publish.publication.bytes(),
-            Command::SetRetained(publication) => publication.bytes(),
+            Command::SetRetained(publication) | Command::Announce(publication) => publication.bytes(),
             Command::Claim(claim) => claim.will.as_ref().map_or(0, |will| will.publication.bytes()),
             Command::Subscribe { filters, .. } => {
                 filters.iter().map(|subscription| subscription.filter.as_str().len() + 16).sum()
@@ -93,6 +93,7 @@ pub(super) fn weight(command: &Command) -> usize {
                 routes.add.iter().chain(&routes.remove).map(|filter| filter.as_str().len() + 4).sum()
             }
             Command::Settle(settlements) => settlements.iter().map(settlement_weight).sum(),
+            Command::Registry(change) => change.bytes(),
             _ => 0,
         }
 }

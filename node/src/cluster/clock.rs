@@ -23,10 +23,12 @@ pub fn wall_ms() -> u64 {
 }
 
 impl Clock {
-    /// Starts both clocks; log time begins with this machine's, but never before `last`, what was applied before.
+    /// Starts both clocks; log time goes on from `last`, what was applied before. How long that was ago is for a leader
+    /// to say: one wall clock alone must not move it. Only where nothing was applied yet it begins with this machine's.
     #[must_use]
     pub fn start(last: LogTime) -> Clock {
-        Clock { start: Instant::now(), start_log_ms: Arc::new(AtomicU64::new(wall_ms().max(last.0))) }
+        let log_ms = if last.0 == 0 { wall_ms() } else { last.0 };
+        Clock { start: Instant::now(), start_log_ms: Arc::new(AtomicU64::new(log_ms)) }
     }
 
     /// Both times, read once.
@@ -45,5 +47,20 @@ impl Clock {
     #[must_use]
     pub fn instant(&self, mono_ms: u64) -> Instant {
         self.start + std::time::Duration::from_millis(mono_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_time_goes_on_from_what_was_applied_whatever_the_wall_clock_shows() {
+        for last in [1, 1_000_000, wall_ms() + 86_400_000] {
+            let log = Clock::start(LogTime(last)).now().log.0;
+            assert!((last..last + 60_000).contains(&log), "{last}: {log}");
+        }
+        let log = Clock::start(LogTime(0)).now().log.0;
+        assert!(log.abs_diff(wall_ms()) < 60_000, "{log}");
     }
 }

@@ -62,9 +62,16 @@ impl Context {
         self.raft.metrics().borrow().membership_config.membership().clone()
     }
 
-    /// The term in which this node leads, once it has applied everything that was committed before.
+    /// The term in which this node leads, once it has applied everything that was committed before and has begun log
+    /// time anew: until then it stamps nothing.
     #[must_use]
     pub(super) fn leads(&self) -> Option<u64> {
+        self.elected().filter(|term| self.leadership.begun(*term))
+    }
+
+    /// The term in which this node leads, once it has applied everything that was committed before.
+    #[must_use]
+    pub(super) fn elected(&self) -> Option<u64> {
         let metrics = self.raft.metrics().borrow().clone();
         let current = metrics.last_applied.is_some_and(|applied| applied.leader_id.term == metrics.current_term);
         (metrics.state == ServerState::Leader && current).then_some(metrics.current_term)

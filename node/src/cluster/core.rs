@@ -37,6 +37,7 @@ pub struct Core {
     own_applied: watch::Sender<u64>,
     /// Told when something was applied that others wait for.
     marks: watch::Sender<()>,
+    /// Index of the last entry whose effects are carried out.
     progress: watch::Sender<u64>,
     holder: Arc<Holder>,
     peers: Arc<Peers>,
@@ -122,11 +123,17 @@ impl Core {
         self.tell(|listener| listener.lease_changed());
     }
 
-    /// Index of the last applied entry, as it grows.
+    /// Index of the last entry that is applied and whose effects are carried out, as it grows.
     pub(super) fn progress(&self) -> watch::Receiver<u64> {
         self.progress.subscribe()
     }
 
+    /// As [`Core::progress`] has it: what others may be told. Whoever an entry closes is closed by then.
+    pub(super) fn carried_out(&self) -> u64 {
+        *self.progress.borrow()
+    }
+
+    /// Index of the last applied entry; its effects may be under way.
     pub(super) fn applied(&self) -> u64 {
         self.applied.load(Ordering::Acquire)
     }
@@ -168,6 +175,7 @@ impl Core {
             self.grown.notify_one();
         }
         effects.into_iter().for_each(|effect| self.carry_out(effect));
+        self.note_applied(index);
         if batch.commands.iter().any(matters_to_others) {
             self.marks.send_replace(());
         }
@@ -233,9 +241,10 @@ impl Core {
         }
     }
 
+    /// An entry is applied, and its effects are carried out.
     pub(super) fn note_applied(&self, index: u64) {
         self.applied.store(index, Ordering::Release);
-        self.progress.send_replace(index);
+        self.progress.send_if_modified(|progress| std::mem::replace(progress, index) != index);
     }
 
     /// Takes note of who the members are.
@@ -270,24 +279,35 @@ impl Core {
         self.applied.store(index, Ordering::Release);
         self.learn_addresses();
         let (node, generation) = self.run();
-        let (alive, done) = {
+        let (alive, begun, done) = {
             let state = self.state();
             let alive = state.runs().any(|run| run.node == node && run.generation == generation && run.alive);
-            (alive, state.applied_seq(node, generation))
+            let newest = state.generation_of(node);
+            let begun = state.removed(node) || newest.is_some_and(|newest| newest >= generation);
+            (alive, begun, state.applied_seq(node, generation))
         };
-        if !alive && *self.own_applied.borrow() > 0 {
-            self.end();
-        } else {
+        if alive {
             self.answer_up_to(done);
             self.own_applied.send_replace(done);
+        } else if begun && !self.ended() {
+            self.end();
         }
         self.tell(|listener| listener.installed());
+        self.note_applied(index);
+        if alive {
+            // What announced it may be among what was not told.
+            self.holder.bar(false);
+            self.lease_changed();
+        }
         self.marks.send_replace(());
     }
 
     fn answer_up_to(&self, done: u64) {
         let (node, generation) = self.run();
-        while let Some(seq) = self.waiting.lock().front().map(|first| first.seq).filter(|seq| *seq <= done) {
+        loop {
+            // The lock is let go of before the body, which takes it again.
+            let next = self.waiting.lock().front().map(|first| first.seq).filter(|seq| *seq <= done);
+            let Some(seq) = next else { return };
             let outcomes = self.state().outcomes_of(node, generation, seq);
             match outcomes {
                 Some(outcomes) => self.answer(seq, outcomes),
@@ -303,11 +323,133 @@ impl Core {
     }
 }
 
-/// Whether other nodes may wait for this to be applied here: it changes who is served by whom, or what is retained.
+/// Whether other nodes may wait for this to be applied here: it changes who is served by whom,
+/// what is retained, or who is known.
 fn matters_to_others(command: &Command) -> bool {
     match command {
-        Command::Claim(_) | Command::Subscribe { .. } | Command::LiveRoutes(_) => true,
+        Command::Claim(_) | Command::Subscribe { .. } | Command::LiveRoutes(_) | Command::Registry(_) => true,
         Command::Publish(publish) => publish.publication.retain,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use fulmar_broker::LogTime;
+    use fulmar_broker::state::command::{Limits, LiveRoutes};
+
+    use super::*;
+
+    const OWN: NodeId = NodeId(1);
+
+    fn core() -> Arc<Core> {
+        let (state, holder) = (State::new(Limits::default()), Arc::new(Holder::new()));
+        let core = Core::new((OWN, Generation(1)), state, holder, Peers::new(OWN.0, None, HashMap::new()));
+        core.holder.extend(u64::MAX);
+        core
+    }
+
+    fn batch(generation: u64, seq: u64, command: Command) -> Batch {
+        let (generation, commands) = (Generation(generation), vec![command]);
+        Batch { node: OWN, generation, seq, at: LogTime(1), term: None, commands }
+    }
+
+    fn up(generation: u64) -> Command {
+        Command::NodeUp { node: OWN, generation: Generation(generation), address: "here:1".into() }
+    }
+
+    fn state_after(batches: &[Batch]) -> State {
+        let mut state = State::new(Limits::default());
+        for batch in batches {
+            state.apply(batch, &mut Vec::new()).unwrap();
+        }
+        state
+    }
+
+    /// Has the core wait for a batch; what it is told, once it is.
+    fn wait_for(core: &Core, seq: u64) -> std::sync::mpsc::Receiver<super::super::replica::Committed> {
+        let (tell, told) = std::sync::mpsc::channel();
+        let reply: Reply = Box::new(move |committed| tell.send(committed).unwrap());
+        core.await_batch(Waiting { seq, skip: 0, replies: vec![(1, reply)] });
+        told
+    }
+
+    /// What others could have been told, each time that effects were being carried out.
+    struct Looks(Weak<Core>, Mutex<Vec<u64>>);
+
+    impl Looks {
+        fn look(&self) {
+            let core = self.0.upgrade().unwrap();
+            self.1.lock().push(core.carried_out());
+        }
+    }
+
+    impl Listener for Looks {
+        fn carry_out(&self, _effect: Effect) {
+            self.look();
+        }
+
+        fn lease_changed(&self) {}
+
+        fn fenced(&self) {}
+
+        fn installed(&self) {
+            self.look();
+        }
+
+        fn delivered(&self, _: (NodeId, Generation), _: bytes::Bytes, _: super::super::replica::Taken) {}
+    }
+
+    #[test]
+    fn nobody_is_told_of_an_entry_before_its_effects_are_carried_out() {
+        let core = core();
+        let looks = Arc::new(Looks(Arc::downgrade(&core), Mutex::default()));
+        let listener: Arc<dyn Listener> = looks.clone();
+        core.listener.set(Arc::downgrade(&listener)).unwrap_or_else(|_| panic!("it is new"));
+        let marks = core.marks();
+        let routes = LiveRoutes { node: OWN, generation: Generation(1), add: Vec::new(), remove: Vec::new() };
+        let commands = vec![up(1), Command::LiveRoutes(Box::new(routes))];
+        core.apply((1, 4), &Batch { commands, ..batch(1, 1, up(1)) }).unwrap();
+        assert_eq!((std::mem::take(&mut *looks.1.lock()), core.carried_out()), (vec![0], 4));
+        assert!(marks.has_changed().unwrap());
+        core.replace(state_after(&[batch(1, 1, up(1))]), 9);
+        assert_eq!((std::mem::take(&mut *looks.1.lock()), core.carried_out()), (vec![4], 9));
+    }
+
+    #[test]
+    fn a_run_that_is_announced_within_a_snapshot_may_act_and_its_batches_are_answered() {
+        let core = core();
+        let told = wait_for(&core, 1);
+        assert!(!core.holder.acts());
+        core.replace(state_after(&[batch(1, 1, up(1))]), 7);
+        assert!(core.holder.acts() && !core.ended());
+        assert_eq!(told.try_recv().unwrap(), Ok(vec![Outcome::Done]));
+        assert_eq!((*core.own_applied().borrow(), core.applied()), (1, 7));
+    }
+
+    #[test]
+    fn a_run_that_has_ended_within_a_snapshot_knows_it() {
+        let down = Command::NodeDown { node: OWN, generation: Generation(1) };
+        let dead = state_after(&[batch(1, 1, up(1)), batch(1, 2, down)]);
+        let newer = state_after(&[batch(2, 1, up(2))]);
+        for (state, applied_before) in [(dead, true), (newer, false)] {
+            let core = core();
+            if applied_before {
+                core.apply((1, 1), &batch(1, 1, up(1))).unwrap();
+                assert!(core.holder.acts());
+            }
+            core.replace(state, 7);
+            assert!(core.ended() && !core.holder.acts());
+        }
+    }
+
+    #[test]
+    fn a_run_that_a_snapshot_does_not_know_has_not_begun() {
+        let core = core();
+        let told = wait_for(&core, 1);
+        core.replace(State::new(Limits::default()), 7);
+        assert!(!core.ended() && !core.holder.acts() && told.try_recv().is_err());
     }
 }

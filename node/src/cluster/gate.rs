@@ -33,14 +33,10 @@ impl Context {
     pub(super) fn pre_vote(&self, request: PreVoteRequest) -> PreVoteResponse {
         let metrics = self.raft.metrics().borrow().clone();
         let last = self.log.last();
-        let silent = match metrics.state {
-            ServerState::Leader => {
-                let now_ms = boottime_ms();
-                let quorum_ms = self.acks.quorum_ms(&self.membership(), self.node.0, metrics.current_term, now_ms);
-                quorum_ms.is_none_or(|at| now_ms.saturating_sub(at) >= SILENT_MS)
-            }
-            _ => self.silent(),
-        };
+        if metrics.state == ServerState::Leader {
+            self.quorum_ms(metrics.current_term, boottime_ms()); // it hears of itself what the others have heard
+        }
+        let silent = self.silent();
         let asked = request.last.map(to_position);
         let current = asked >= last.map(log_id);
         PreVoteResponse {
@@ -51,7 +47,7 @@ impl Context {
         }
     }
 
-    /// Whether no leader has been heard of for as long as one may be silent.
+    /// Whether no leader has been heard of for as long as one may be silent; nor, if this node leads, a quorum.
     fn silent(&self) -> bool {
         self.contact.age() >= Duration::from_millis(SILENT_MS)
     }
@@ -72,6 +68,9 @@ pub(super) async fn run(context: Arc<Context>) {
         }
         patience = Duration::from_millis(SILENT_MS + rand::random_range(0..JITTER_MS));
         let Some(walls) = would_win(&context, &membership, metrics.current_term).await else { continue };
+        if !context.silent() {
+            continue; // a leader was heard of while the others answered, and counts on that
+        }
         context.leadership.note_walls(&context, &walls);
         if context.raft.trigger().elect().await.is_err() {
             return;

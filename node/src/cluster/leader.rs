@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fulmar_broker::state::command::Command;
@@ -31,7 +32,7 @@ pub(super) struct Leadership {
     table: Mutex<Option<(u64, Table)>>,
     /// Term, and the entry that every live node has applied.
     stable: watch::Sender<(u64, u64)>,
-    /// What the voters' wall clocks showed at the latest election, as differences to this node's log time.
+    /// What the voters' wall clocks showed at the latest election, as differences to this node's monotonic clock.
     walls: Mutex<Vec<i64>>,
 }
 
@@ -48,9 +49,21 @@ impl Leadership {
 
     /// Takes note of the voters' wall clocks, `ms` of each, all read at about this moment.
     pub(super) fn note_walls(&self, context: &Context, walls: &[u64]) {
-        let now = context.clock.now().log.0;
+        let now = context.clock.now().mono_ms;
         let difference = |wall: &u64| i64::try_from(*wall).unwrap_or(i64::MAX) - i64::try_from(now).unwrap_or(i64::MAX);
         *self.walls.lock() = walls.iter().map(difference).collect();
+    }
+
+    /// Whether this term has begun here, with its table and its log time.
+    pub(super) fn begun(&self, term: u64) -> bool {
+        self.table.lock().as_ref().is_some_and(|(of, _)| *of == term)
+    }
+
+    /// Whether the membership of a node is about to end: it is not renewed meanwhile.
+    pub(super) fn set_leaving(&self, node: NodeId, leaves: bool) {
+        if let Some((_, table)) = self.table.lock().as_mut() {
+            table.set_leaving(node, leaves);
+        }
     }
 
     /// Whether a run may still act, as this leader reckons; `None` if it does not lead.
@@ -60,12 +73,21 @@ impl Leadership {
 }
 
 impl Context {
+    /// When the latest heartbeat was sent that a quorum has acknowledged in this term. What is granted on the strength of
+    /// it counts on every one of that quorum, and this node is one of them: from then on it lets nobody else be elected
+    /// either, nor stands itself.
+    pub(super) fn quorum_ms(&self, term: u64, now_ms: u64) -> Option<u64> {
+        let quorum_ms = self.acks.quorum_ms(&self.membership(), self.node.0, term, now_ms)?;
+        self.contact.stamp_ago(now_ms.saturating_sub(quorum_ms));
+        Some(quorum_ms)
+    }
+
     /// Answers a request for renewal, as the leader; `None` if this node does not lead.
     pub(super) fn renew(&self, request: &LeaseRequest, generation: Generation, from: NodeId) -> Option<Renewal> {
         let term = self.leads()?;
         let asked = Asked { node: from, generation, applied: request.applied, reached: request.reached.clone() };
         let now_ms = boottime_ms();
-        let quorum_ms = self.acks.quorum_ms(&self.membership(), self.node.0, term, now_ms);
+        let quorum_ms = self.quorum_ms(term, now_ms);
         let mut table = self.leadership.table.lock();
         let (_, table) = table.as_mut().filter(|(of, _)| *of == term)?;
         if request.returned {
@@ -79,7 +101,7 @@ impl Context {
             lease_ms = table.renew(&asked, now_ms.saturating_sub(quorum_ms), now_ms);
         }
         // Read after the renewal: what was called stable before it, this covers.
-        let own = self.core.applied();
+        let own = self.core.carried_out();
         let stable = table.stable(own, now_ms);
         let live = table.live_count(now_ms);
         self.tell_stable(term, stable);
@@ -107,17 +129,26 @@ impl Context {
         self.holder.note_stable(term, index);
     }
 
+    /// Whether the log knows this run: it takes nothing from one that it does not know.
+    fn known(&self) -> bool {
+        let (node, generation) = self.core.run();
+        self.core.state().generation_of(node) == Some(generation)
+    }
+
     /// Looks at the leases once. What it finds fallen is to be declared dead.
     fn look(&self) -> Option<(u64, Vec<(NodeId, Generation)>)> {
-        let leads = self.leads();
+        let elected = self.elected();
         let now_ms = boottime_ms();
         let mut table = self.leadership.table.lock();
-        let Some(term) = leads else {
+        let Some(term) = elected else {
             *table = None;
             return None;
         };
         if table.as_ref().is_none_or(|(of, _)| *of != term) {
-            *table = Some((term, Table::new(self.node, now_ms)));
+            // Of one that was heard of before the machine started nothing is left.
+            let age_ms = u64::try_from(self.contact.age().as_millis()).ok();
+            let heard_ms = age_ms.and_then(|age_ms| now_ms.checked_sub(age_ms));
+            *table = Some((term, Table::new(self.node, now_ms, heard_ms)));
             self.begin_log_time();
             tracing::info!(term, "leads");
         }
@@ -125,13 +156,12 @@ impl Context {
         let (own, alive) = {
             let state = self.core.state();
             let alive: Vec<_> = state.runs().filter(|run| run.alive).map(|run| (run.node, run.generation)).collect();
-            (self.core.applied(), alive)
+            (self.core.carried_out(), alive)
         };
         table.observe(alive.into_iter(), own, now_ms);
         let (node, generation) = self.core.run();
         table.report(&Asked { node, generation, applied: own, reached: self.reach.reached() });
-        let membership = self.membership();
-        if let Some(quorum_ms) = self.acks.quorum_ms(&membership, self.node.0, term, now_ms) {
+        if let Some(quorum_ms) = self.quorum_ms(term, now_ms) {
             // The leader needs nobody's answer: until then nobody else can lead.
             let held = self.holder.holds(now_ms);
             self.holder.extend(held_until(quorum_ms, LEASE_MS));
@@ -139,7 +169,7 @@ impl Context {
                 self.core.lease_changed();
             }
         }
-        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let voters: BTreeSet<u64> = self.membership().voter_ids().collect();
         if let Some(victim) = table.judge_cuts(&voters, now_ms) {
             tracing::warn!(
                 node = format!("{:016x}", victim.0),
@@ -155,7 +185,7 @@ impl Context {
     /// Log time goes on from what was applied, or from the median of the voters' clocks if that is later; a jump needs
     /// that a majority of them agree.
     fn begin_log_time(&self) {
-        let now = self.clock.now().log.0;
+        let now = self.clock.now().mono_ms;
         let applied = self.core.state().now().0;
         let mut walls: Vec<u64> =
             self.leadership.walls.lock().iter().map(|difference| now.saturating_add_signed(*difference)).collect();
@@ -178,7 +208,8 @@ pub(super) async fn run(context: Arc<Context>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut marks = context.core.marks();
     let mut declaring: Option<tokio::task::JoinHandle<()>> = None;
-    let mut limited = 0;
+    // The term in which the limits of this node were set or found in force: once in each, whoever sets others later.
+    let limited = Arc::new(AtomicU64::new(0));
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -192,10 +223,13 @@ pub(super) async fn run(context: Arc<Context>) {
             .iter()
             .map(|(node, generation)| Command::NodeDown { node: *node, generation: *generation })
             .collect();
-        if limited != term && *context.core.state().limits() != context.limits {
+        let open = limited.load(Ordering::Acquire) != term && context.known();
+        let limits = open && *context.core.state().limits() != context.limits;
+        if limits {
             commands.push(Command::SetLimits(context.limits));
+        } else if open {
+            limited.store(term, Ordering::Release);
         }
-        limited = term;
         if commands.is_empty() {
             continue;
         }
@@ -203,10 +237,12 @@ pub(super) async fn run(context: Arc<Context>) {
             let node = format!("{:016x}", node.0);
             tracing::warn!(node, generation = generation.0, "its lease has ended: declared dead");
         }
-        let context = context.clone();
+        let (context, limited) = (context.clone(), limited.clone());
         declaring = Some(tokio::spawn(async move {
-            if let Err(error) = context.lead(term, commands).await {
-                tracing::info!(error, "not declared; whoever leads next judges for itself");
+            match context.lead(term, commands).await {
+                Ok(_) if limits => limited.store(term, Ordering::Release),
+                Ok(_) => {}
+                Err(error) => tracing::info!(error, "not declared; whoever leads next judges for itself"),
             }
         }));
     }

@@ -62,6 +62,8 @@ pub(super) struct Holder {
     alone: AtomicBool,
     /// This run was declared dead, or has not begun.
     barred: AtomicBool,
+    /// The lease was given back: whatever is still granted, this process acts no more.
+    given_back: AtomicBool,
     stable: Mutex<Stable>,
 }
 
@@ -80,6 +82,7 @@ impl Holder {
             until_ms: AtomicU64::new(0),
             alone: AtomicBool::new(false),
             barred: AtomicBool::new(true),
+            given_back: AtomicBool::new(false),
             stable: Mutex::default(),
         }
     }
@@ -90,7 +93,7 @@ impl Holder {
         if spoilt("lease::ignore") {
             return true;
         }
-        if self.barred.load(Ordering::Acquire) {
+        if self.barred.load(Ordering::Acquire) || self.given_back.load(Ordering::Acquire) {
             return false;
         }
         self.alone.load(Ordering::Acquire) || boottime_ms() < self.until_ms.load(Ordering::Acquire)
@@ -131,9 +134,9 @@ impl Holder {
         ready.is_some()
     }
 
-    /// Ends the lease: it was given back.
+    /// Ends the lease for good: it is given back. A renewal that is under way changes nothing any more.
     pub(super) fn end(&self) {
-        self.until_ms.store(0, Ordering::Release);
+        self.given_back.store(true, Ordering::Release);
     }
 
     /// Whether this run of the node must not act, lease or not.

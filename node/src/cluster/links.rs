@@ -47,8 +47,8 @@ pub trait Ground: Listener {
     fn run(&self) -> Run;
     /// Whether it holds its lease now, by the clock.
     fn acts(&self) -> bool;
-    /// Whether a run is known here and has not been declared dead.
-    fn alive(&self, run: Run) -> bool;
+    /// Calls `then` if a run is known here and has not been declared dead; until it returns, it is not. It must not wait.
+    fn while_alive(&self, run: Run, then: &mut dyn FnMut());
 }
 
 /// Where streams to other nodes begin.
@@ -277,31 +277,28 @@ impl Links {
         Some(ReceiverStream::new(answers))
     }
 
-    /// What this run has had from another.
+    /// What this run has had from another; `None` for one that is not alive as far as this node knows. Whoever ends the
+    /// links of a run that is declared dead finds it: it is there before that is applied.
     fn inlet(&self, from: Run) -> Option<Arc<Inlet>> {
         let ground = self.ground()?;
         let own = ground.run();
         if own.0 == from.0 {
             return None;
         }
-        let mut runs = self.runs.lock();
-        let inlet = match runs.into.get(&from).filter(|inlet| inlet.own == own) {
-            Some(inlet) => inlet.clone(),
-            None => {
+        let mut found = None;
+        ground.while_alive(from, &mut || {
+            let mut runs = self.runs.lock();
+            let known = runs.into.get(&from).filter(|inlet| inlet.own == own).cloned();
+            let inlet = known.unwrap_or_else(|| {
                 let inlet = Inlet::new(own, from);
                 if let Some(older) = runs.into.insert(from, inlet.clone()) {
                     older.close();
                 }
                 inlet
-            }
-        };
-        drop(runs);
-        if !ground.alive(from) {
-            // Declared dead in between: whoever ends its links may not have seen this one.
-            self.down(from.0, from.1);
-            return None;
-        }
-        Some(inlet)
+            });
+            found = Some(inlet);
+        });
+        found
     }
 
     /// All figures as of one moment.

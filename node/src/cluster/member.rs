@@ -86,7 +86,7 @@ async fn hold(context: &Arc<Context>, leader: u64) -> String {
         LeaseRequest {
             hello: (number == 1 && renew).then_some(hello),
             number: if renew { number } else { 0 },
-            applied: context.core.applied(),
+            applied: context.core.carried_out(),
             wall_ms: wall_ms(),
             reached: context.reach.reached(),
             returned: false,
@@ -129,7 +129,7 @@ async fn hold(context: &Arc<Context>, leader: u64) -> String {
                 Err(status) => return refused(context, &status),
             },
         };
-        if context.holder.thaw(context.core.applied(), &mut thaw) {
+        if context.holder.thaw(context.core.carried_out(), &mut thaw) {
             context.core.lease_changed();
         }
         if heard.elapsed() > SILENT_AFTER {

@@ -12,6 +12,7 @@ use openraft::ChangeMembers;
 
 use super::bootstrap::removed_text;
 use super::context::Context;
+use super::lease::LEASE_MS;
 use super::raft::{Member, Membership};
 
 /// Voters of a cluster, at most.
@@ -28,6 +29,10 @@ const GRACE: Duration = Duration::from_secs(300);
 
 /// For an entry of the log that changes the members.
 const CHANGED_WITHIN: Duration = Duration::from_secs(10);
+
+/// For the lease of a node that is not renewed any more to end, and between two looks at it.
+const LAPSED_WITHIN: Duration = Duration::from_millis(LEASE_MS + 100);
+const LAPSED_LOOK: Duration = Duration::from_millis(20);
 
 /// The largest odd number of voters that so many members make.
 #[must_use]
@@ -156,8 +161,32 @@ async fn change(context: &Context, members: ChangeMembers<u64, Member>, retain: 
     changed.map(drop).map_err(|error| error.to_string())
 }
 
-/// Ends a membership for good: its id does not come back.
+/// Ends a membership for good: its id does not come back. Once its lease is over: nobody counts on a node that is no
+/// member any more.
 async fn forget(context: &Context, node: u64) -> Result<(), String> {
+    context.leadership.set_leaving(NodeId(node), true);
+    let gone = match lapsed(context, NodeId(node)).await {
+        Ok(()) => dismiss(context, node).await,
+        Err(why) => Err(why),
+    };
+    context.leadership.set_leaving(NodeId(node), false);
+    gone
+}
+
+/// Waits until a node that is not renewed any more does not act.
+async fn lapsed(context: &Context, node: NodeId) -> Result<(), String> {
+    let by = Instant::now() + LAPSED_WITHIN;
+    loop {
+        match context.leadership.live(node) {
+            Some(false) => return Ok(()),
+            None => return Err("does not lead any more".to_owned()),
+            Some(true) if Instant::now() >= by => return Err("its lease does not end".to_owned()),
+            Some(true) => tokio::time::sleep(LAPSED_LOOK).await,
+        }
+    }
+}
+
+async fn dismiss(context: &Context, node: u64) -> Result<(), String> {
     change(context, ChangeMembers::RemoveNodes(BTreeSet::from([node])), true).await?;
     let term = context.leads().ok_or("does not lead any more")?;
     context.lead(term, vec![Command::RemoveNode { node: NodeId(node) }]).await?;

@@ -28,7 +28,7 @@ use super::raft::log_store::LogStore;
 use super::raft::machine::{self, Machine};
 use super::raft::network::Network;
 use super::reach::{self, Reach};
-use super::replica::Replica;
+use super::replica::{Error, Replica};
 use super::service::PeerService;
 use super::{gate, member, membership};
 use crate::store::log::{Damage, Fatal, Log, Position, StoreError, Vote};
@@ -184,7 +184,11 @@ pub async fn start(
     tokio::spawn(batcher.clone().run(context.clone(), fatal, stopped));
     let replica = Replica { context: context.clone(), batcher, shelf, disk_low, background, stopped: is_stopped };
     // No timeout: how long a replay, or a quorum, takes is known to nobody, and the probes say that it is under way.
-    replica.commit(vec![context.node_up()]).await.map_err(|error| failed(&error))?;
+    match replica.commit(vec![context.node_up()]).await {
+        // Declared dead before it knew that it was up: its next run announces itself.
+        Ok(_) | Err(Error::Ended) => {}
+        Err(error) => return Err(failed(&error)),
+    }
     let mut progress = context.core.progress();
     while !replica.acts() {
         // Whatever changes it, it is looked at soon.

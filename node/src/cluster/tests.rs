@@ -86,6 +86,7 @@ async fn what_was_committed_is_there_after_a_restart_under_a_new_generation() {
         clean_start: false,
         expiry_s: 60,
         will: None,
+        exclusive_client_id: None,
     };
     let outcomes = replica.commit(vec![Command::Claim(Box::new(claim)), retain(1, b"one")]).await.unwrap();
     let [Outcome::Claimed(claimed), Outcome::Done] = outcomes.as_slice() else { panic!("{outcomes:?}") };

@@ -4,6 +4,7 @@
 mod command;
 pub mod image;
 mod publication;
+mod registry;
 #[cfg(test)]
 mod tests;
 

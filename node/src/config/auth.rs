@@ -304,7 +304,7 @@ impl Auth {
     }
 }
 
-fn read(key: &str, path: &Path, problems: &mut Problems<'_>) -> Option<String> {
+pub(super) fn read(key: &str, path: &Path, problems: &mut Problems<'_>) -> Option<String> {
     std::fs::read_to_string(path)
         .map_err(|error| problems.add(key, format!("names {}, which cannot be read: {error}", path.display())))
         .ok()
@@ -340,7 +340,7 @@ fn parse_users(
 }
 
 /// Says that a hash is none, without saying what it is: it may be a password.
-fn check_hash(key: &str, hash: &str, is: &str, problems: &mut Problems<'_>) {
+pub(super) fn check_hash(key: &str, hash: &str, is: &str, problems: &mut Problems<'_>) {
     let parsed = PasswordHash::new(hash).ok().filter(|parsed| {
         argon2::Algorithm::try_from(parsed.algorithm).is_ok() && parsed.salt.is_some() && parsed.hash.is_some()
     });

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use fulmar_mqtt::limits;
 use fulmar_mqtt::packet::OversizePolicy;
+use fulmar_platform::Dialect;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -22,10 +23,19 @@ pub struct Listener {
     #[serde(deserialize_with = "units::address")]
     #[schemars(with = "String")]
     pub address: SocketAddr,
-    /// What is spoken: `mqtt`; `ws`, MQTT over WebSocket on any path; or `auto`, told by the first byte. With `tls` the
-    /// first two take only TLS, `auto` takes TLS and plain on the one port. Default `mqtt`.
+    /// What is spoken: `mqtt`; `ws`, MQTT over WebSocket on any path; `http`, the services of `roles` and no MQTT; or
+    /// `auto`, all of them, told by the first byte. With `tls` the first three take only TLS, `auto` takes TLS and plain
+    /// on the one port. Default `mqtt`.
     #[serde(default)]
     pub protocol: Protocol,
+    /// Dialects of the devices that are let in: `tencent`, `aliyun`, `huawei`, `sensoro`, and `generic` for plain MQTT.
+    /// The order means nothing. Default all.
+    #[serde(default = "defaults::dialects")]
+    pub dialects: Vec<DialectName>,
+    /// What is served over HTTP: `device_auth`, where devices get their credentials, and `api`, the platform's REST API.
+    /// For `http`, `ws` and `auto`. Default none.
+    #[serde(default)]
+    pub roles: Vec<Role>,
     /// Connections of this listener at a time; beyond it new ones are closed at once. Default 0: only
     /// `limits.connections_max` counts.
     #[serde(default)]
@@ -69,8 +79,32 @@ pub enum Protocol {
     Mqtt,
     /// MQTT over WebSocket, or over WSS if the listener has a certificate.
     Ws,
+    /// HTTP, or HTTPS if the listener has a certificate, and no MQTT.
+    Http,
     /// Told by the first byte of a connection: MQTT, TLS (if there is a certificate) or HTTP.
     Auto,
+}
+
+/// A dialect that a listener lets in, in the order in which they are asked whose a CONNECT is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DialectName {
+    Tencent,
+    Aliyun,
+    Huawei,
+    Sensoro,
+    /// Plain MQTT: whatever is no device's.
+    Generic,
+}
+
+/// A service over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Where devices get their credentials: `/auth/...` and `/device/register`.
+    DeviceAuth,
+    /// The platform's REST API: `/v3/...`, `/v5/...` and `/openapi.json`.
+    Api,
 }
 
 /// What happens to a PUBLISH beyond `packet_bytes_max`.
@@ -90,11 +124,12 @@ pub struct Tls {
     pub cert: PathBuf,
     /// PEM file of the private key. Required.
     pub key: PathBuf,
-    /// PEM file of the authorities that sign client certificates. Needed for `client_auth`. Default none.
+    /// PEM file of the authorities that sign client certificates. Needed for `client_auth` `optional` and `required`.
+    /// Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
-    /// Whether clients are asked for a certificate: `none`, `optional` (a presented one must be valid) or `required`.
-    /// Default `none`.
+    /// Whether clients are asked for a certificate: `none`, `optional` (a presented one must be valid), `required`, or
+    /// `device` (any is taken, and the registry says whose it is). Default `none`.
     #[serde(default)]
     pub client_auth: ClientAuth,
 }
@@ -107,10 +142,17 @@ pub enum ClientAuth {
     None,
     Optional,
     Required,
+    /// Asked for, and taken whoever signed it; the client proves that the key is its own. What it counts for is settled
+    /// at CONNECT, by the authorities of the registry and those of `client_ca`.
+    Device,
 }
 
 mod defaults {
-    use super::{ByteCount, TimeSpan, limits};
+    use super::{ByteCount, DialectName, TimeSpan, limits};
+
+    pub(super) fn dialects() -> Vec<DialectName> {
+        DialectName::ALL.to_vec()
+    }
 
     pub(super) fn connect_timeout() -> TimeSpan {
         TimeSpan::s(10)
@@ -133,6 +175,22 @@ mod defaults {
     }
 }
 
+impl DialectName {
+    /// In the order in which they are asked.
+    pub const ALL: [DialectName; 5] =
+        [DialectName::Tencent, DialectName::Aliyun, DialectName::Huawei, DialectName::Sensoro, DialectName::Generic];
+
+    fn dialect(self) -> Dialect {
+        match self {
+            DialectName::Tencent => Dialect::Tencent,
+            DialectName::Aliyun => Dialect::Aliyun,
+            DialectName::Huawei => Dialect::Huawei,
+            DialectName::Sensoro => Dialect::Sensoro,
+            DialectName::Generic => Dialect::Generic,
+        }
+    }
+}
+
 impl Oversize {
     #[must_use]
     pub fn policy(self) -> OversizePolicy {
@@ -151,6 +209,8 @@ impl Listener {
             name: String::new(),
             address,
             protocol,
+            dialects: defaults::dialects(),
+            roles: Vec::new(),
             connections_max: 0,
             connect_rate_max: 0,
             connect_timeout: defaults::connect_timeout(),
@@ -174,7 +234,7 @@ impl Listener {
             .collect()
     }
 
-    /// `mqtt`, `mqtts`, `ws`, `wss` or `auto`, as logs and metrics call it.
+    /// `mqtt`, `mqtts`, `ws`, `wss`, `http`, `https` or `auto`, as logs and metrics call it.
     #[must_use]
     pub fn scheme(&self) -> &'static str {
         match (self.protocol, self.tls.is_some()) {
@@ -182,8 +242,16 @@ impl Listener {
             (Protocol::Mqtt, true) => "mqtts",
             (Protocol::Ws, false) => "ws",
             (Protocol::Ws, true) => "wss",
+            (Protocol::Http, false) => "http",
+            (Protocol::Http, true) => "https",
             (Protocol::Auto, _) => "auto",
         }
+    }
+
+    /// The dialects that are let in, each once, in the order in which they are asked.
+    #[must_use]
+    pub fn dialects(&self) -> Vec<Dialect> {
+        DialectName::ALL.into_iter().filter(|name| self.dialects.contains(name)).map(DialectName::dialect).collect()
     }
 
     pub(super) fn name_if_unnamed(&mut self) {
@@ -199,6 +267,9 @@ impl Listener {
         problems.range(&at("connect_timeout"), self.connect_timeout, TimeSpan::ms(100)..=TimeSpan::s(300));
         problems.range(&at("packet_bytes_max"), self.packet_bytes_max, ByteCount::kib(1)..=packet_bytes_max);
         problems.range(&at("backlog"), self.backlog, 1..=65_535);
+        if self.dialects.is_empty() {
+            problems.add(&at("dialects"), "is empty; leave it out for all, or name at least one");
+        }
         if !self.tcp_keepalive.is_zero() {
             problems.range(&at("tcp_keepalive"), self.tcp_keepalive, TimeSpan::s(1)..=TimeSpan::s(7200));
         }
@@ -209,11 +280,22 @@ impl Listener {
 
     /// Checks what one key says against another, once each is right by itself.
     pub(super) fn check_relations(&self, key: &str, problems: &mut Problems<'_>) {
+        match self.protocol {
+            Protocol::Mqtt if !self.roles.is_empty() => problems.add(
+                &format!("{key}.roles"),
+                "need HTTP, which a listener with protocol \"mqtt\" does not speak; set protocol to \"http\", \"ws\" or \"auto\"",
+            ),
+            Protocol::Http if self.roles.is_empty() => problems.add(
+                &format!("{key}.protocol"),
+                "is \"http\", which serves nothing without roles; name \"device_auth\", \"api\" or both in roles",
+            ),
+            _ => {}
+        }
         let Some(tls) = &self.tls else { return };
         match (tls.client_auth, &tls.client_ca) {
             (ClientAuth::None, Some(_)) => problems.add(
                 &format!("{key}.tls.client_ca"),
-                "has no effect while client_auth is \"none\"; set client_auth to \"optional\" or \"required\"",
+                "has no effect while client_auth is \"none\"; set client_auth to \"optional\", \"required\" or \"device\"",
             ),
             (ClientAuth::Optional | ClientAuth::Required, None) => problems
                 .add(&format!("{key}.tls.client_auth"), "needs client_ca, the PEM file of the authorities that sign"),

@@ -12,9 +12,12 @@ pub mod limits;
 pub mod listener;
 pub mod log;
 pub mod node;
+pub mod platform;
 pub mod probes;
 mod problem;
 mod reader;
+pub mod registry;
+pub mod rest;
 pub mod session;
 mod show;
 pub mod shutdown;
@@ -39,8 +42,11 @@ use limits::Limits;
 use listener::Listener;
 use log::Log;
 use node::Node;
+use platform::Platform;
 use probes::Probes;
 use problem::Problems;
+use registry::Registry;
+use rest::Rest;
 use session::Session;
 use shutdown::Shutdown;
 use store::Store;
@@ -62,6 +68,9 @@ pub struct Config {
     pub probes: Probes,
     pub admin: Admin,
     pub auth: Auth,
+    pub rest: Rest,
+    pub registry: Registry,
+    pub platform: Platform,
     pub session: Session,
     pub limits: Limits,
     pub store: Store,
@@ -78,6 +87,9 @@ impl Default for Config {
             probes: Probes::default(),
             admin: Admin::default(),
             auth: Auth::default(),
+            rest: Rest::default(),
+            registry: Registry::default(),
+            platform: Platform::default(),
             session: Session::default(),
             limits: Limits::default(),
             store: Store::default(),
@@ -204,6 +216,7 @@ impl Loaded {
         self.config.cluster.read_tls(&mut problems);
         self.config.admin.read_files(&mut problems);
         self.config.auth.users(&mut problems);
+        self.config.rest.read_files(&mut problems);
         problems.into_result()
     }
 
@@ -244,6 +257,8 @@ impl Config {
             self.auth.check(problems);
         }
         self.admin.check(problems);
+        self.rest.check(numbered, problems);
+        self.platform.check(problems);
         self.session.check(problems);
         self.limits.check(problems);
         self.store.check(problems);
@@ -285,6 +300,7 @@ impl Config {
             );
         }
         self.auth.check_relations(problems);
+        self.rest.check_relations(problems);
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use fulmar_broker::state::command::{Command, Effect, Owner, Settlement};
 use fulmar_broker::{Epoch, Generation, NodeId, SessionKey};
+use fulmar_platform::registry::{Event, Status};
 
 use super::Dispatch;
 use super::publish::Nobody;
@@ -33,6 +34,17 @@ impl Listener for Dispatch {
                     self.note_pushed(&receiver, &pushed);
                 }
             }
+            Effect::Disconnect { key, owner, reason } => {
+                if let Some(receiver) = self.owned(&key, owner) {
+                    receiver.tell(|port| port.close(reason));
+                }
+            }
+            Effect::Registry(Event::Status(status)) => {
+                let Status { device, dialect, online, epoch, .. } = &status;
+                tracing::debug!(%dialect, device = &*device.id, online, epoch, "status of a device");
+            }
+            // Rules are the ones to hear of it, once there are any.
+            Effect::Registry(_) => {}
             // The routes of a session leave with its connection.
             Effect::Ended { .. } => {}
             // Also that of this node's own run: the older one's links are gone.

@@ -3,6 +3,7 @@
 //! sockets and protocol state.
 
 pub mod announce;
+pub mod downlink;
 pub mod effects;
 pub mod freeze;
 pub mod peers;

@@ -27,13 +27,16 @@ impl Ground for Dispatch {
         self.replica.acts()
     }
 
-    fn alive(&self, run: Run) -> bool {
-        self.replica.read().runs().any(|known| known.alive && (known.node, known.generation) == run)
+    fn while_alive(&self, run: Run, then: &mut dyn FnMut()) {
+        let state = self.replica.read();
+        if state.runs().any(|known| known.alive && (known.node, known.generation) == run) {
+            then();
+        }
+        drop(state);
     }
 }
 
-/// A shared message that was given to a member on another node. If that is gone it goes to another one, unless it is of
-/// QoS 2 [v5 MQTT-4.8.2-5].
+/// A shared message that was given to a member on another node. If that does not take it, it may go to another one.
 struct Chosen {
     dispatch: Weak<Dispatch>,
     orphan: Orphan,
@@ -56,10 +59,20 @@ impl Choice {
     }
 }
 
+/// Whether a shared message that ended so may go to another member: one that no member was given may, and one of QoS 1
+/// that a lost node may have given away [v5 MQTT-4.8.2-4]; of QoS 2 that is no other's [v5 MQTT-4.8.2-5].
+fn is_offered_again(how: Ended, qos: QoS) -> bool {
+    match how {
+        Ended::Taken => false,
+        Ended::Gone => true,
+        Ended::NodeLost => qos == QoS::AtLeastOnce,
+    }
+}
+
 impl Obligation for Chosen {
     fn ended(self: Box<Self>, how: Ended) {
         let Chosen { dispatch, orphan, qos, choice } = *self;
-        match dispatch.upgrade().filter(|_| how != Ended::Taken && qos == QoS::AtLeastOnce) {
+        match dispatch.upgrade().filter(|_| is_offered_again(how, qos)) {
             Some(dispatch) => dispatch.choose_again(&orphan, choice),
             None => choice.taken(),
         }
@@ -342,5 +355,20 @@ impl Dispatch {
                 u64::try_from(figures.unaccounted().unsigned_abs()).unwrap_or(u64::MAX),
             ),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_member_was_given_goes_to_another_one() {
+        use QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
+        for (qos, node_lost) in [(AtMostOnce, false), (AtLeastOnce, true), (ExactlyOnce, false)] {
+            assert!(is_offered_again(Ended::Gone, qos));
+            assert!(!is_offered_again(Ended::Taken, qos));
+            assert_eq!(is_offered_again(Ended::NodeLost, qos), node_lost);
+        }
     }
 }

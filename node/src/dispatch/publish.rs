@@ -84,6 +84,8 @@ impl Waiter for Nobody {
 struct Routing {
     reason: ReasonCode,
     reached: bool,
+    /// Shared subscriptions of which a member has got it through the log.
+    served: Vec<Arc<TopicFilter>>,
     ticket: Option<Arc<Ticket>>,
 }
 
@@ -185,8 +187,8 @@ impl Dispatch {
             }
         };
         let refused = |offer: &Offer| offer.refused.filter(|_| offer.publication.qos != QoS::AtMostOnce);
-        let begin =
-            |offer| Routing { reason: refused(offer).unwrap_or(ReasonCode::Success), reached: false, ticket: None };
+        let reason = |offer| refused(offer).unwrap_or(ReasonCode::Success);
+        let begin = |offer| Routing { reason: reason(offer), reached: false, served: Vec::new(), ticket: None };
         let mut routing: Vec<Routing> = offers.iter().map(begin).collect();
         self.take_outcomes(offers, of, outcomes, &mut routing);
         if !of.is_empty() && self.links().connected() {
@@ -200,8 +202,7 @@ impl Dispatch {
             }
             _ => routes.clone(),
         };
-        let routes = &fresh;
-        let now_ms = self.now().mono_ms;
+        let (routes, now_ms) = (&fresh, self.now().mono_ms);
         for target in &routes.targets {
             self.push_run(target, publisher, offers, &mut routing, now_ms);
         }
@@ -210,7 +211,8 @@ impl Dispatch {
         }
         for shared in &routes.shared {
             for (offer, routing) in offers.iter().zip(&mut routing) {
-                if (shared.durable && offer.publication.qos != QoS::AtMostOnce) || routing.reason.is_error() {
+                // What the log has decided counts, not what the group is by now.
+                if routing.served.contains(&shared.filter) || routing.reason.is_error() {
                     continue;
                 }
                 for member in shared.in_turn() {
@@ -240,6 +242,9 @@ impl Dispatch {
         for (at, outcome) in of.iter().zip(outcomes) {
             match outcome {
                 Outcome::Published { receivers } => routing[*at].reached |= receivers > 0,
+                Outcome::Shared { receivers, groups } => {
+                    (routing[*at].reached, routing[*at].served) = (receivers > 0, groups)
+                }
                 // A publisher of QoS 0 cannot be told, and its message still goes to live receivers.
                 Outcome::Refused(_) if offers[*at].publication.qos == QoS::AtMostOnce => {
                     self.metrics.retained_refused.inc();
@@ -355,6 +360,9 @@ impl Dispatch {
         (group, now_ms): (Group, u64),
     ) -> bool {
         let delivery = target.shared_delivery(&offer.publication);
+        if target.receiver.persistent() && delivery.qos != QoS::AtMostOnce {
+            return false; // it came after the message: its packet ids belong to its durable queue
+        }
         let pushed = target.receiver.outbound().push(delivery, group, now_ms, || waiter(publisher, offer, routing));
         self.note_pushed(&target.receiver, &pushed);
         routing.reached |= pushed != Pushed::Gone;

@@ -207,8 +207,8 @@ impl Dispatch {
     fn add_routes(&self, receiver: &Arc<Receiver>, subscriptions: &[Subscription]) -> Announcing {
         let mut announcing = Announcing::default();
         let mut table = self.routes.write();
-        if receiver.cut() {
-            return announcing; // the routes of its run have been forgotten
+        if receiver.outbound().closed() {
+            return announcing; // whoever has closed it has taken its routes away, and does not come again
         }
         for subscription in subscriptions {
             let filter = &subscription.filter;

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod mqtt;
 pub mod peer;
 pub mod probes;
+pub mod rest;
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -14,6 +15,24 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Server, ServerTlsConfig};
 
 use crate::cluster::peers::{CONNECTION_WINDOW, PING_EVERY, PING_TIMEOUT, STREAM_WINDOW};
+
+/// What a listener serves over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Roles {
+    /// Where devices get their credentials.
+    pub device_auth: bool,
+    /// The REST API.
+    pub api: bool,
+}
+
+/// How a request over HTTP came in; it is in the data of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    pub peer: SocketAddr,
+    /// Whether it came over TLS.
+    pub encrypted: bool,
+    pub roles: Roles,
+}
 
 /// A door that speaks gRPC.
 struct Grpc {

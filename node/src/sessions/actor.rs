@@ -2,6 +2,7 @@
 
 mod message;
 mod steps;
+mod uplinks;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use fulmar_broker::outbound::DropReason;
 use fulmar_broker::retained::Retained;
 use fulmar_broker::session::{Input, Output, Session, Token};
 use fulmar_broker::state::command::{Command, Release};
-use fulmar_broker::{Now, Publication};
+use fulmar_broker::{Delivery, Now, Publication};
 use fulmar_mqtt::{Decoded, Packet, QoS, ReasonCode, Version, encode};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -58,6 +59,7 @@ pub struct State {
     /// Batches whose permits are kept while nothing more should be read.
     kept_permits: u32,
     released: bool,
+    uplinks: uplinks::Books,
 }
 
 /// What keeps the session from carrying out more outputs.
@@ -103,6 +105,7 @@ impl Actor for SessionActor {
             settling: None,
             kept_permits: 0,
             released: false,
+            uplinks: uplinks::Books::default(),
         })
     }
 
@@ -128,6 +131,8 @@ struct Work {
     run: Vec<Offer>,
     run_bytes: usize,
     routes: Option<Arc<Routes>>,
+    /// What the platform answers.
+    downlinks: Vec<Delivery>,
     /// As of the commit of the subscribe that is being answered.
     retained: Option<Retained>,
     /// The next publication that finds no room is refused.
@@ -146,6 +151,7 @@ impl State {
             run: Vec::new(),
             run_bytes: 0,
             routes: None,
+            downlinks: Vec::new(),
             retained: None,
             gives_up: false,
             booked: DropReason::SessionEnded,
@@ -180,6 +186,7 @@ impl State {
         }
         self.finish(&mut work);
         self.write_control(&mut work);
+        self.send_downlinks(&mut work);
         // While a full ring pauses the client, or the log is behind, nothing more is read.
         if !self.session.paused() && self.queue.is_empty() && self.awaited_offers < AWAITED_OFFERS_MAX {
             for _ in 0..std::mem::take(&mut self.kept_permits) {
@@ -285,6 +292,8 @@ impl State {
         match output {
             Output::Send(packet) => self.send(&packet, work),
             Output::Publish { token, publication, packet_id } => self.offer(token, publication, packet_id, work),
+            Output::Uplink { token, topic, payload } => self.uplink(token, &topic, &payload, work),
+            Output::Denied(denial) => self.denied(&denial),
             Output::Subscribe { token, subscriptions, existed } => {
                 self.route_run(work);
                 self.subscribe(token, subscriptions, existed, work);
@@ -427,10 +436,11 @@ impl State {
         }
         let (key, epoch) = (self.receiver.key().clone(), self.receiver.epoch());
         let sent_below = Some(self.receiver.outbound().sent_below());
-        self.dispatch.unsubscribe(self.receiver.id(), self.session.filters());
         if let Some(booked) = booked {
             self.dispatch.close_receiver(&self.receiver, None, booked);
         }
+        // Once it is closed: from then on nobody adds routes to it.
+        self.dispatch.unsubscribe(self.receiver.id(), self.session.filters());
         self.dispatch.unregister(&self.receiver);
         self.dispatch.metrics().sessions_connected.dec();
         if !taken_over {

@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use argon2::password_hash::{PasswordHash, PasswordVerifier};
-use fulmar_broker::session;
+use fulmar_mqtt::ReasonCode;
 use fulmar_mqtt::packet::Connect;
-use fulmar_mqtt::{ReasonCode, TopicFilter, TopicName};
-use fulmar_platform::{
-    Admission, ConnectRequest, Decision, Dialect, Permissions, Platform, Refusal, Verification, terminates,
-};
+use fulmar_platform::registry::Registry;
+use fulmar_platform::{Admission, ConnectRequest, Decision, Dialect, Platform, Refusal, Verification};
 use tokio::sync::Semaphore;
 
+use super::certificate;
 use super::open::Terms;
+use crate::cluster::clock::wall_ms;
 
 /// Passwords verified at one time: each takes tens of milliseconds and 19 MiB by argon2's defaults.
 const VERIFICATIONS_MAX: usize = 2;
@@ -30,22 +30,35 @@ impl Authenticator {
         Authenticator { platform, verifications: Arc::new(Semaphore::new(VERIFICATIONS_MAX)) }
     }
 
-    /// Lets a client in, or not. Waits while too many others are being verified; the caller bounds that wait.
-    ///
-    /// # Errors
-    /// Why the client is not let in.
-    pub async fn admit(&self, connect: &Connect, terms: &Terms) -> Result<Admission, Refusal> {
+    /// Lets a client in, or not, and says by which dialect. Waits while too many others are being verified; the caller
+    /// bounds that wait.
+    pub async fn admit(
+        &self,
+        connect: &Connect,
+        terms: &Terms,
+        registry: &Registry,
+    ) -> (Dialect, Result<Admission, Refusal>) {
+        let now_ms = wall_ms();
+        let chain = terms.chain.as_deref().unwrap_or_default();
+        let authorities = registry.authorities().map(|kept| &*kept.record);
+        let shown = certificate::shown(chain, terms.client_roots.as_deref(), authorities, now_ms);
         let request = ConnectRequest {
             connect,
             client_id: &connect.client_id,
             peer: terms.peer,
-            certificate: terms.certificate.as_ref(),
+            encrypted: terms.encrypted,
+            host: terms.host.as_deref(),
+            certificate: shown.as_ref(),
+            now_ms,
+            entropy: rand::random(),
         };
-        match self.platform.admit(&request) {
+        let (dialect, decision) = self.platform.decide(&request, registry, &terms.dialects);
+        let outcome = match decision {
             Decision::Admit(admission) => Ok(*admission),
             Decision::Refuse(refusal) => Err(refusal),
             Decision::VerifyPassword(verification) => self.verify(verification).await,
-        }
+        };
+        (dialect, outcome)
     }
 
     async fn verify(&self, verification: Box<Verification>) -> Result<Admission, Refusal> {
@@ -57,29 +70,5 @@ impl Authenticator {
             verification.finish(verified)
         });
         verified.await.map_err(|_| BUSY)?
-    }
-}
-
-/// What an admitted client may do, as its session asks.
-#[derive(Debug)]
-pub struct Access {
-    dialect: Dialect,
-    permissions: Permissions,
-}
-
-impl Access {
-    #[must_use]
-    pub fn new(dialect: Dialect, permissions: Permissions) -> Access {
-        Access { dialect, permissions }
-    }
-}
-
-impl session::Access for Access {
-    fn may_publish(&self, topic: &TopicName) -> bool {
-        self.permissions.may_publish(topic) && terminates(self.dialect, topic).is_none()
-    }
-
-    fn may_subscribe(&self, filter: &TopicFilter) -> bool {
-        self.permissions.may_subscribe(filter)
     }
 }

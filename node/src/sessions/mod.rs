@@ -3,6 +3,7 @@
 
 pub mod actor;
 pub mod authenticate;
+mod certificate;
 pub mod open;
 mod pace;
 

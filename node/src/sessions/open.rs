@@ -3,22 +3,26 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use bytestring::ByteString;
 use fulmar_broker::outbound::{Outbound, Settings};
 use fulmar_broker::session::{Limits, Opening, Session, Start, expiry_s, will};
-use fulmar_broker::state::command::{Claim, Claimed, Command, Outcome, Release, Subscription};
-use fulmar_broker::{Epoch, SessionKey, session};
+use fulmar_broker::state::command::{Claim, Claimed, Command, LiveRoutes, Outcome, Release, Subscription};
+use fulmar_broker::{Epoch, SessionKey};
 use fulmar_mqtt::packet::{Connect, OversizePolicy};
 use fulmar_mqtt::{ReasonCode, encode};
-use fulmar_platform::Admission;
+use fulmar_platform::registry::Change;
+use fulmar_platform::{Admission, Dialect};
 use ractor::{Actor, ActorRef};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 use tokio::sync::oneshot;
 
 use super::actor::{Arguments, Message, SessionActor};
-use super::authenticate::{Access, Authenticator};
+use super::authenticate::Authenticator;
 use super::pace::Pace;
-use crate::cluster::Error;
+use crate::cluster::{Committed, Error};
+use crate::dispatch::downlink::delivery;
 use crate::dispatch::{Dispatch, Receiver};
 
 /// Unacknowledged deliveries to one client, whatever it would take.
@@ -31,11 +35,19 @@ const NOT_CLAIMED: (ReasonCode, &str) = (ReasonCode::ServerUnavailable, "the ses
 pub struct Terms {
     pub limits: Arc<Limits>,
     pub oversize: OversizePolicy,
+    /// Those that are let in, in the order in which they are asked.
+    pub dialects: Arc<[Dialect]>,
     pub peer: std::net::SocketAddr,
     /// By when it must be known who the client is.
     pub by: tokio::time::Instant,
-    /// The client's certificate in DER, if it presented one.
-    pub certificate: Option<Bytes>,
+    /// Whether the client came over TLS.
+    pub encrypted: bool,
+    /// The host name that it asked for, without port.
+    pub host: Option<Box<str>>,
+    /// The client's certificates in DER, its own first. It has proven that the key is its own, and nothing else.
+    pub chain: Option<Arc<[CertificateDer<'static>]>>,
+    /// Who vouches for such certificates, by the listener's configuration.
+    pub client_roots: Option<Arc<RootCertStore>>,
 }
 
 /// A connection with a session: CONNACK waits in its way out.
@@ -51,6 +63,8 @@ pub struct Opened {
 #[derive(Debug)]
 pub struct Refused {
     pub reason: ReasonCode,
+    /// Of the client; generic where it has not come so far.
+    pub dialect: Dialect,
     /// For the log: what was wrong, never a secret.
     pub detail: &'static str,
     pub client_id: ByteString,
@@ -120,17 +134,49 @@ impl Sessions {
             connect.client_id = id;
         }
         let client_id = connect.client_id.clone();
+        let refuse = |dialect, reason, detail| Refused { reason, dialect, detail, client_id: client_id.clone() };
         if self.leaving.load(Ordering::Acquire) {
-            return Err(Refused { reason: ReasonCode::ServerUnavailable, detail: "the node is leaving", client_id });
+            return Err(refuse(Dialect::Generic, ReasonCode::ServerUnavailable, "the node is leaving"));
         }
-        let refuse = |reason, detail| Refused { reason, detail, client_id: client_id.clone() };
+        // A copy shares everything, so that nobody who applies entries waits for a decision.
+        let registry = self.dispatch.replica().read().registry().clone();
         // Only this waits for others; a claim that has begun is seen through.
-        let admission = tokio::time::timeout_at(terms.by, self.authenticator.admit(&connect, &terms))
-            .await
-            .map_err(|_| refuse(ReasonCode::ServerBusy, "too many passwords to verify"))?
-            .map_err(|refusal| refuse(refusal.reason, refusal.detail))?;
+        let (dialect, admitted) =
+            tokio::time::timeout_at(terms.by, self.authenticator.admit(&connect, &terms, &registry))
+                .await
+                .map_err(|_| refuse(Dialect::Generic, ReasonCode::ServerBusy, "too many passwords to verify"))?;
+        drop(registry);
+        let admission = admitted.map_err(|refusal| refuse(dialect, refusal.reason, refusal.detail))?;
         let opened = self.claim(&connect, assigned_client_id, admission, &terms).await;
-        opened.map_err(|(reason, detail)| refuse(reason, detail))
+        opened.map_err(|(reason, detail)| refuse(dialect, reason, detail))
+    }
+
+    /// Has the registry changed as an admission asks for. All or none: a client is let in with all of it.
+    async fn change(&self, key: &SessionKey, changes: Vec<Change>) -> Result<(), (ReasonCode, &'static str)> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let (done, committed) = oneshot::channel();
+        let commands = changes.into_iter().map(|change| Command::Registry(Box::new(change))).collect();
+        let reply = Box::new(move |committed| {
+            // The connection may be gone.
+            let _ = done.send(committed);
+        });
+        self.dispatch.replica().propose(commands, reply);
+        let outcomes = committed.await.unwrap_or(Err(Error::Stopped)).map_err(|error| {
+            tracing::error!(%key, %error, "registration of a device not committed");
+            NOT_CLAIMED
+        })?;
+        match outcomes.into_iter().find_map(|outcome| match outcome {
+            Outcome::Registry(Err(rejection)) => Some(rejection),
+            _ => None,
+        }) {
+            None => Ok(()),
+            Some(rejection) => {
+                tracing::info!(%key, %rejection, "the registry has rejected what the client needs");
+                Err((ReasonCode::NotAuthorized, "the registry has rejected what the client needs"))
+            }
+        }
     }
 
     async fn claim(
@@ -142,19 +188,23 @@ impl Sessions {
     ) -> Result<Opened, (ReasonCode, &'static str)> {
         let dispatch = &self.dispatch;
         let key = SessionKey::new(&admission.tenant, admission.dialect.as_str(), &admission.identity);
-        let access: Arc<dyn session::Access> = Arc::new(Access::new(admission.dialect, admission.permissions));
+        let Admission { voice, manners, exclusive_client_id, changes, greeting, .. } = admission;
         let (packet_bytes_max, oversize) =
             admission.oversize.unwrap_or((terms.limits.packet_bytes_max, terms.oversize));
-        let will = will(connect, &*access, &terms.limits, dispatch.now().log)
+        let will = will(connect, &*voice, &manners, &terms.limits, dispatch.now().log)
             .map_err(|reason| (reason, "the will is not acceptable"))?;
-        let expiry_s = expiry_s(connect, &terms.limits);
+        let expiry_s = expiry_s(connect, &manners, &terms.limits);
         let opening = Opening { assigned_client_id, expiry_s };
         if !self.pace.admits(&key, dispatch.now().mono_ms) {
             dispatch.metrics().takeovers_refused.inc();
             tracing::warn!(%key, peer = %terms.peer, "taken over too often: do two clients have one identity?");
             return Err((ReasonCode::ConnectionRateExceeded, "the session is taken over too often"));
         }
-        let (claimed, index) = self.commit_claim(&key, connect, expiry_s, will).await?;
+        self.change(&key, changes).await?;
+        let (node, generation) = dispatch.replica().run();
+        let clean_start = connect.clean_start || manners.clean;
+        let claim = Claim { key: key.clone(), node, generation, clean_start, expiry_s, will, exclusive_client_id };
+        let (claimed, index) = self.commit_claim(claim).await?;
         if claimed.previous.is_some() {
             self.pace.note(&key, dispatch.now().mono_ms);
         }
@@ -162,7 +212,8 @@ impl Sessions {
         let start = Start {
             connect,
             key: key.clone(),
-            access,
+            voice,
+            manners,
             limits: terms.limits.clone(),
             claimed: &claimed,
             opening: &opening,
@@ -192,7 +243,14 @@ impl Sessions {
         dispatch.register(&receiver);
         dispatch.metrics().connects.inc();
         dispatch.metrics().sessions_connected.inc();
-        self.resubscribe(&receiver, &claimed.subscriptions);
+        let log = dispatch.now().log;
+        let greeting = greeting.into_iter().map(|downlink| (downlink.qos, downlink));
+        dispatch.downlink(&receiver, greeting.map(|(qos, downlink)| delivery(downlink, qos, log)).collect(), None);
+        if let Err(refused) = self.resubscribe(&receiver, &actor, &claimed.subscriptions).await {
+            // No connection will say so; an actor that has ended knows.
+            let _ = actor.cast(Message::Disconnected);
+            return Err(refused);
+        }
         if dispatch.owner_epoch(receiver.key()) != Some(claimed.epoch) {
             // A newer claim was applied before this receiver could be found.
             dispatch.take_over(&receiver);
@@ -204,33 +262,18 @@ impl Sessions {
         Ok(Opened { receiver, actor, packet_bytes_max, oversize })
     }
 
-    async fn commit_claim(
-        &self,
-        key: &SessionKey,
-        connect: &Connect,
-        expiry_s: u32,
-        will: Option<fulmar_broker::state::command::Will>,
-    ) -> Result<(Claimed, u64), (ReasonCode, &'static str)> {
-        let replica = self.dispatch.replica();
-        let (node, generation) = replica.run();
-        let claim = Claim { key: key.clone(), node, generation, clean_start: connect.clean_start, expiry_s, will };
-        let (done, committed) = oneshot::channel();
-        let dispatch = self.dispatch.clone();
-        replica.propose(
-            vec![Command::Claim(Box::new(claim))],
-            Box::new(move |committed| {
-                // Within the reply: the index of the claim's own entry.
-                let _ = done.send((committed, dispatch.replica().applied()));
-            }),
-        );
-        let (committed, index) = committed.await.unwrap_or((Err(Error::Stopped), 0));
+    async fn commit_claim(&self, claim: Claim) -> Result<(Claimed, u64), (ReasonCode, &'static str)> {
+        let key = claim.key.clone();
+        let (committed, index) = self.commit(Command::Claim(Box::new(claim))).await;
         let outcomes = committed.map_err(|error| {
             tracing::error!(%key, %error, "claim not committed");
             NOT_CLAIMED
         })?;
         match outcomes.into_iter().next() {
             Some(Outcome::Claimed(claimed)) => Ok((*claimed, index)),
-            Some(Outcome::Refused(reason)) => Err((reason, "a bound of the replicated state was reached")),
+            Some(Outcome::Refused(reason)) => {
+                Err((reason, "a bound of the replicated state, or a device that is frozen or gone"))
+            }
             Some(Outcome::Stale) => {
                 self.dispatch.metrics().stale_refused.inc();
                 Err(NOT_CLAIMED)
@@ -239,19 +282,27 @@ impl Sessions {
         }
     }
 
+    /// What a command came to, and the index of its entry.
+    async fn commit(&self, command: Command) -> (Committed, u64) {
+        let (done, committed) = oneshot::channel();
+        let dispatch = self.dispatch.clone();
+        self.dispatch.replica().propose(
+            vec![command],
+            Box::new(move |committed| {
+                // Within the reply: the index of its own entry.
+                let _ = done.send((committed, dispatch.replica().applied()));
+            }),
+        );
+        committed.await.unwrap_or((Err(Error::Stopped), 0))
+    }
+
     /// Until every node has applied the claim: from then on no older owner acknowledges anything.
     async fn await_stable(&self, key: &SessionKey, epoch: Epoch, index: u64) -> Result<(), (ReasonCode, &'static str)> {
         fail::fail_point!("claim::no_wait", |_| Ok(()));
         if !self.dispatch.links().connected() {
             return Ok(());
         }
-        let (stable, everywhere) = oneshot::channel();
-        let then = Box::new(move || {
-            // The connection may be gone: whoever opens it finds that out.
-            let _ = stable.send(());
-        });
-        self.dispatch.replica().when_stable(index, then);
-        if everywhere.await.is_ok() {
+        if self.stable(index).await {
             return Ok(());
         }
         // It is not known any more, for this run has ended: the session must not stay with nobody.
@@ -261,11 +312,47 @@ impl Sessions {
         Err(NOT_CLAIMED)
     }
 
-    /// A resumed session's filters become live routes again, for what does not come from its queue.
-    fn resubscribe(&self, receiver: &Arc<Receiver>, subscriptions: &[Subscription]) {
-        if !subscriptions.is_empty() {
-            self.dispatch.subscribe(receiver, subscriptions);
+    /// Until every node has applied this entry; `false`: this run has ended, and it is not known any more.
+    async fn stable(&self, index: u64) -> bool {
+        let (stable, everywhere) = oneshot::channel();
+        let then = Box::new(move || {
+            // The connection may be gone: whoever opens it finds that out.
+            let _ = stable.send(());
+        });
+        self.dispatch.replica().when_stable(index, then);
+        everywhere.await.is_ok()
+    }
+
+    /// A resumed session's filters become live routes again, for what does not come from its queue. If it is to end with
+    /// its socket nothing comes from there: then the other nodes must know of them before the client hears of its session.
+    async fn resubscribe(
+        &self,
+        receiver: &Arc<Receiver>,
+        actor: &ActorRef<Message>,
+        subscriptions: &[Subscription],
+    ) -> Result<(), (ReasonCode, &'static str)> {
+        if subscriptions.is_empty() {
+            return Ok(());
         }
+        let announcing = self.dispatch.announce(receiver, subscriptions);
+        let mut index = announcing.index;
+        if !announcing.add.is_empty() {
+            let ((node, generation), add) = (self.dispatch.replica().run(), announcing.add.clone());
+            let routes = LiveRoutes { node, generation, add, remove: Vec::new() };
+            let (committed, at) = self.commit(Command::LiveRoutes(Box::new(routes))).await;
+            match committed.as_deref() {
+                Ok([Outcome::Done]) => self.dispatch.announced(&announcing, at),
+                _ => return Err(NOT_CLAIMED),
+            }
+            index = index.max(at);
+        }
+        if index == 0 {
+            return Ok(());
+        }
+        let stable = self.stable(index).await;
+        // Nobody could hear the client meanwhile; an actor that has ended need not know.
+        let _ = actor.cast(Message::Thawed);
+        if stable { Ok(()) } else { Err(NOT_CLAIMED) }
     }
 
     /// Tells every connected client that the node is going, and lets no more in.

@@ -1,6 +1,6 @@
 //! Log output: text for people, JSON for machines, to standard error.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
@@ -22,7 +22,50 @@ pub fn install(filter: &str, json: bool) -> anyhow::Result<()> {
         registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()?;
     } else {
         let colours = std::io::stderr().is_terminal();
-        registry.with(fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(colours)).try_init()?;
+        registry.with(fmt::layer().with_writer(|| OneLine).with_target(false).with_ansi(colours)).try_init()?;
     }
     Ok(())
+}
+
+/// Standard error, where an event stays on its line: what clients call themselves may hold line feeds, and must not pass
+/// for events of its own.
+#[derive(Debug)]
+struct OneLine;
+
+impl Write for OneLine {
+    /// Takes an event whole, with the line feed that ends it: so the layer writes it.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(&one_line(event))?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+fn one_line(event: &[u8]) -> Vec<u8> {
+    let (text, end) = event.strip_suffix(b"\n").map_or((event, &b""[..]), |text| (text, b"\n"));
+    let mut line = Vec::with_capacity(event.len());
+    for byte in text {
+        match byte {
+            b'\n' => line.extend_from_slice(b"\\n"),
+            b'\r' => line.extend_from_slice(b"\\r"),
+            byte => line.push(*byte),
+        }
+    }
+    line.extend_from_slice(end);
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line() {
+        assert_eq!(one_line(b"connected id=a\r\n2026 INFO forged\n"), b"connected id=a\\r\\n2026 INFO forged\n");
+        assert_eq!(one_line(b"\n"), b"\n");
+        assert_eq!(one_line(b"no end"), b"no end");
+    }
 }

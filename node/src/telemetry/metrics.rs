@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 use fulmar_broker::outbound::{DROP_REASONS, Tally};
 use fulmar_mqtt::{QoS, ReasonCode};
+use fulmar_platform::Dialect;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -26,6 +27,29 @@ struct DropLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DialectLabel {
+    dialect: &'static str,
+}
+
+impl DialectLabel {
+    fn of(dialect: Dialect) -> DialectLabel {
+        DialectLabel { dialect: dialect.as_str() }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabel {
+    dialect: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReportLabel {
+    dialect: &'static str,
+    kind: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -93,7 +117,12 @@ pub struct Metrics {
     delivered: [Count; 2],
     expired: [Count; 2],
     dropped: [[Count; DROP_REASONS.len()]; 2],
-    refused: Family<ReasonLabel, Count>,
+    refused: Family<RefusalLabel, Count>,
+    publishes_denied: Family<DialectLabel, Count>,
+    subscribes_denied: Family<DialectLabel, Count>,
+    uplinks_unread: Family<DialectLabel, Count>,
+    reports: Family<ReportLabel, Count>,
+    downlinks_dropped: Family<ReasonLabel, Count>,
     disconnects: Family<ReasonLabel, Count>,
     turned: Family<DoorLabel, Count>,
 }
@@ -142,7 +171,26 @@ impl Default for Metrics {
         let dropped =
             CLASSES.map(|qos| DROP_REASONS.map(|(_, reason)| family.get_or_create(&DropLabel { qos, reason }).clone()));
         let refused = Family::default();
-        registry.register("connects_refused", "CONNECT packets refused, by reason", refused.clone());
+        registry.register("connects_refused", "CONNECT packets refused, by dialect and reason", refused.clone());
+        let publishes_denied = Family::default();
+        registry.register(
+            "publishes_denied",
+            "PUBLISH packets to topics that are not allowed",
+            publishes_denied.clone(),
+        );
+        let subscribes_denied = Family::default();
+        registry.register(
+            "subscribes_denied",
+            "Filters refused because they are not allowed",
+            subscribes_denied.clone(),
+        );
+        let uplinks_unread = Family::default();
+        registry.register("uplinks_unread", "Uplinks that the platform could not read", uplinks_unread.clone());
+        let reports = Family::default();
+        registry.register("reports", "What devices have told, by kind", reports.clone());
+        let downlinks_dropped = Family::default();
+        let help = "Messages of the platform that their device did not get, by cause";
+        registry.register("downlinks_dropped", help, downlinks_dropped.clone());
         let disconnects = Family::default();
         registry.register("disconnects", "Sessions' connections ended, by reason", disconnects.clone());
         let turned = Family::default();
@@ -162,6 +210,11 @@ impl Default for Metrics {
             expired,
             dropped,
             refused,
+            publishes_denied,
+            subscribes_denied,
+            uplinks_unread,
+            reports,
+            downlinks_dropped,
             disconnects,
             turned,
         }
@@ -174,8 +227,30 @@ impl Metrics {
         self.received[qos as usize].inc_by(count);
     }
 
-    pub fn connect_refused(&self, reason: ReasonCode) {
-        self.refused.get_or_create(&ReasonLabel { reason: reason.text() }).inc();
+    pub fn connect_refused(&self, dialect: Dialect, reason: ReasonCode) {
+        self.refused.get_or_create(&RefusalLabel { dialect: dialect.as_str(), reason: reason.text() }).inc();
+    }
+
+    pub fn publish_denied(&self, dialect: Dialect) {
+        self.publishes_denied.get_or_create(&DialectLabel::of(dialect)).inc();
+    }
+
+    pub fn subscribe_denied(&self, dialect: Dialect) {
+        self.subscribes_denied.get_or_create(&DialectLabel::of(dialect)).inc();
+    }
+
+    pub fn uplink_unread(&self, dialect: Dialect) {
+        self.uplinks_unread.get_or_create(&DialectLabel::of(dialect)).inc();
+    }
+
+    /// Counts a report of this kind, from a closed list.
+    pub fn reported(&self, dialect: Dialect, kind: &'static str) {
+        self.reports.get_or_create(&ReportLabel { dialect: dialect.as_str(), kind }).inc();
+    }
+
+    /// Counts a message of the platform that was dropped; `reason` is from a closed list.
+    pub fn downlink_dropped(&self, reason: &'static str) {
+        self.downlinks_dropped.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     pub fn disconnected(&self, reason: ReasonCode) {

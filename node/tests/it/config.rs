@@ -2,13 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests stand outside of #[test] functions")]
 
 mod cluster;
+mod platform;
 
 use std::path::Path;
 
 use fulmar::config::auth::{AclUsers, Permission};
-use fulmar::config::listener::{ClientAuth, Listener, Oversize, Protocol, Tls};
+use fulmar::config::listener::{ClientAuth, DialectName, Listener, Oversize, Protocol, Role, Tls};
 use fulmar::config::units::{ByteCount, REDACTED, TimeSpan};
 use fulmar::config::{Config, ConfigError, Loaded};
+use fulmar_platform::Dialect;
 
 const HASH: &str = "$argon2id$v=19$m=16,t=1,p=1$c2FsdHNhbHQ$LPTz6JyUGCeA07D5LizKrQ";
 
@@ -63,6 +65,7 @@ fn the_full_sample_shows_the_defaults_and_every_key() {
     sample.node.data_dir = Config::default().node.data_dir;
     sample.auth.user.clear();
     sample.auth.acl.clear();
+    sample.rest.user.clear();
     assert_eq!(sample, Config::default());
 
     let schema: serde_json::Value = serde_json::from_str(&Config::schema()).unwrap();
@@ -112,6 +115,7 @@ fn a_listener_says_all_it_can() {
         connect_timeout = "1500ms"
         packet_bytes_max = "1MiB"
         oversize = "skip"
+        dialects = ["generic", "huawei", "generic"]
         backlog = 5
         tcp_keepalive = "0s"
         tcp_user_timeout = "1m"
@@ -120,6 +124,7 @@ fn a_listener_says_all_it_can() {
         name = "one-for-all"
         address = "127.0.0.1:0"
         protocol = "auto"
+        roles = ["api", "device_auth"]
         "#,
     )
     .unwrap();
@@ -141,6 +146,10 @@ fn a_listener_says_all_it_can() {
         client_ca: Some("ca".into()),
         client_auth: ClientAuth::Optional,
     });
+    tls.dialects = vec![DialectName::Generic, DialectName::Huawei, DialectName::Generic];
+    assert_eq!(tls.dialects(), [Dialect::Huawei, Dialect::Generic], "each once, as they are asked");
+    auto.roles = vec![Role::Api, Role::DeviceAuth];
+    assert_eq!(auto.dialects().len(), Dialect::ALL.len());
     assert_eq!(config.listener, [tls, auto]);
 }
 
@@ -241,7 +250,7 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         ),
         (
             "[[listener]]\naddress = \"0.0.0.0:1\"\nprotocol = \"wss\"",
-            "3: listener.0.protocol is \"wss\"; allowed: `mqtt`, `ws`, `auto`; did you mean `ws`?",
+            "3: listener.0.protocol is \"wss\"; allowed: `mqtt`, `ws`, `http`, `auto`; did you mean `ws`?",
         ),
         ("[log]\nformat = 1", "2: log.format is 1; allowed: `text`, `json`"),
         (

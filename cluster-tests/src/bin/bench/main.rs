@@ -13,6 +13,7 @@ mod options;
 mod own;
 mod payload;
 mod publisher;
+mod registry;
 mod report;
 mod restart;
 mod subscriber;
@@ -46,6 +47,7 @@ fn run(task: Task) -> Result<()> {
         Task::Durable(options) => on_one_thread(durable::run(&options)),
         Task::Takeover(options) => on_one_thread(takeover::run(&options)),
         Task::Failover(options) => on_one_thread(failover::run(&options)),
+        Task::Registry(options) => registry::run(&options),
         Task::Restart(options) => on_one_thread(restart::run(&options)),
         Task::Run(scenario) => {
             let report = on_one_thread(async {

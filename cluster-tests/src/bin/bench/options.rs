@@ -34,6 +34,8 @@ pub(crate) enum Task {
     Failover(FailoverOptions),
     /// One Fulmar with much in it: memory of each thing, snapshots, and how long it is away
     Restart(RestartOptions),
+    /// A registry of many devices in this process: memory of each, and how fast one is found
+    Registry(RegistryOptions),
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -236,6 +238,17 @@ pub(crate) struct RestartOptions {
     /// Bytes of each retained and queued message
     #[arg(long, default_value_t = 100)]
     pub(crate) payload: u32,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RegistryOptions {
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=2_000_000))]
+    pub(crate) devices: u32,
+    /// Devices that are looked for, at random
+    #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) lookups: u32,
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
 }
 
 #[derive(Debug, Clone, Args)]

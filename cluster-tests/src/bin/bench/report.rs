@@ -54,6 +54,9 @@ pub(crate) struct Report {
     pub(crate) rss_per_connection_bytes: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) driver_cpu_us_per_delivered: Option<f64>,
+    /// What a registry of many devices weighs and costs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) registry: Option<Value>,
     pub(crate) driver_cpu_share: f64,
     /// Length of the measured section.
     pub(crate) measured_s: f64,

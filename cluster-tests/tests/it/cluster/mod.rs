@@ -2,6 +2,7 @@
 //! and repetitions. What they judge by is shown to find something in [`broken`].
 
 mod broken;
+mod sessions;
 
 use cluster_tests::scenarios::{Settings, named, table};
 use tokio::sync::Semaphore;
@@ -64,5 +65,6 @@ promises! {
     a_node_joins_by_snapshot "join-by-snapshot";
     a_cluster_grows_while_it_serves "grow";
     a_mixed_group_gets_each_message "shared-mixed";
+    devices_of_a_killed_node_are_online_again "devices-of-killed";
     suback_comes_in_time_across_losses "suback-in-time";
 }

@@ -4,6 +4,7 @@
 
 mod publish;
 mod ring;
+mod start;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -11,25 +12,20 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use bytestring::ByteString;
-use fulmar_mqtt::packet::{
-    Ack, Auth, ConnAck, ConnAckProperties, Connect, Disconnect, ReasonProperties, SkippedPublish, SubscriptionOptions,
-};
+use fulmar_mqtt::packet::{Ack, Auth, Disconnect, ReasonProperties, SkippedPublish, SubscriptionOptions};
 use fulmar_mqtt::{DecodeError, Packet, QoS, ReasonCode, TopicFilter, TopicName, Version};
+use fulmar_platform::{Manners, Voice};
 
-use crate::key::{LogTime, Now, SessionKey};
+use crate::key::{Now, SessionKey};
 use crate::publication::Publication;
-use crate::state::command::{Claimed, Subscription, Will};
+use crate::state::command::Subscription;
 use ring::Ring;
+pub use start::{Opening, Start, expiry_s, will};
 
 /// Milliseconds that a 3.x client with a full ring is kept waiting before it is cut.
 pub const PAUSE_MS_MAX: u64 = 5_000;
-
-/// What the machine asks about permissions; the answer never changes during a connection.
-pub trait Access: Send + Sync {
-    fn may_publish(&self, topic: &TopicName) -> bool;
-    fn may_subscribe(&self, filter: &TopicFilter) -> bool;
-}
 
 /// Bounds of a session, from the node's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +56,7 @@ pub enum Input {
     Skipped(SkippedPublish),
     /// The bytes that came were no MQTT.
     Malformed(DecodeError),
-    /// All that must take the publication have taken it; or it was refused.
+    /// All that must take the publication have taken it, or the platform has read it; or it was refused.
     Accepted {
         token: Token,
         reason: ReasonCode,
@@ -98,6 +94,14 @@ pub enum Output {
         publication: Publication,
         packet_id: u16,
     },
+    /// Have the platform read and answer it; then answer with `Accepted` where there is a token.
+    Uplink {
+        token: Option<Token>,
+        topic: TopicName,
+        payload: Bytes,
+    },
+    /// The client asked for what it may not do; it is answered by itself.
+    Denied(Denial),
     /// `existed` is what the machine itself knows, for sessions that nobody else remembers.
     Subscribe {
         token: Token,
@@ -115,7 +119,8 @@ pub enum Output {
     ReleaseReceived {
         packet_id: u16,
     },
-    /// Write what is queued, then close. The will is discarded or stands; the expiry may have been changed.
+    /// Write what is queued, then close. The will is discarded or stands; the expiry may have been changed. Unless it is
+    /// taken over, the session is released in the log.
     End {
         discard_will: bool,
         expiry_s: Option<u32>,
@@ -124,20 +129,19 @@ pub enum Output {
     },
 }
 
-/// What CONNECT settles, before there is a session.
+/// What a client may not do.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Opening {
-    /// Given by the server where the client named none.
-    pub assigned_client_id: Option<ByteString>,
-    /// Seconds that the session will outlive its connection, cut to the bound.
-    pub expiry_s: u32,
+pub enum Denial {
+    Publish(TopicName),
+    Subscribe(TopicFilter),
 }
 
 /// See the module.
 pub struct Session {
     version: Version,
     key: SessionKey,
-    access: Arc<dyn Access>,
+    voice: Arc<dyn Voice>,
+    manners: Manners,
     limits: Arc<Limits>,
     persistent: bool,
     expiry_s: u32,
@@ -154,7 +158,7 @@ pub struct Session {
     /// Those whose PUBREL is being committed.
     releasing: Vec<u16>,
     aliases: Vec<Option<TopicName>>,
-    /// The topic that was last found to be allowed.
+    /// The topic that was last found to be routed.
     allowed_topic: Option<TopicName>,
     subscriptions: BTreeMap<TopicFilter, (SubscriptionOptions, Option<u32>)>,
     pending: BTreeMap<Token, subscribe::Pending>,
@@ -167,122 +171,16 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// Seconds that the session of this CONNECT outlives its connection: 3.x sessions that are not clean have no expiry of
-/// their own and get the bound.
-#[must_use]
-pub fn expiry_s(connect: &Connect, limits: &Limits) -> u32 {
-    let wanted = match connect.version {
-        Version::V5 => connect.properties.session_expiry_s.unwrap_or(0),
-        _ if connect.clean_start => 0,
-        _ => u32::MAX,
-    };
-    wanted.min(limits.session_expiry_s_max)
-}
-
-/// Checks CONNECT's will, and makes of it what the replicated state keeps.
-///
-/// # Errors
-/// The reason for CONNACK: no permission for its topic, too deep a topic, too large a payload.
-pub fn will(connect: &Connect, access: &dyn Access, limits: &Limits, now: LogTime) -> Result<Option<Will>, ReasonCode> {
-    let Some(will) = &connect.will else { return Ok(None) };
-    if will.topic.level_count() > limits.topic_levels_max {
-        return Err(ReasonCode::TopicNameInvalid);
-    }
-    if will.payload.len() > limits.will_bytes_max {
-        return Err(ReasonCode::PacketTooLarge);
-    }
-    if !access.may_publish(&will.topic) {
-        return Err(ReasonCode::NotAuthorized);
-    }
-    let publication = Publication {
-        topic: will.topic.clone(),
-        payload: will.payload.clone(),
-        qos: will.qos,
-        retain: will.retain,
-        forward: will.properties.forward.clone(),
-        origin: None,
-        accepted_at: now,
-        expires_at: None,
-        via: crate::publication::Via::Will,
-    };
-    Ok(Some(Will {
-        publication: Arc::new(publication.detached()),
-        message_expiry_s: will.properties.message_expiry_s,
-        delay_s: will.delay_s,
-    }))
-}
-
-/// What a session is made from.
-pub struct Start<'a> {
-    pub connect: &'a Connect,
-    pub key: SessionKey,
-    pub access: Arc<dyn Access>,
-    pub limits: Arc<Limits>,
-    pub claimed: &'a Claimed,
-    pub opening: &'a Opening,
-}
-
-impl std::fmt::Debug for Start<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Start").field("key", &self.key).finish_non_exhaustive()
-    }
-}
-
 impl Session {
-    /// A session whose claim is granted, and the CONNACK that says so.
-    #[must_use]
-    pub fn start(start: Start<'_>, now: Now) -> (Session, Packet) {
-        let Start { connect, key, access, limits, claimed, opening } = start;
-        let v5 = connect.version == Version::V5;
-        let keep_alive_s = match limits.keep_alive_s_max {
-            max if v5 && max > 0 && (connect.keep_alive_s == 0 || connect.keep_alive_s > max) => max,
-            _ => connect.keep_alive_s,
-        };
-        let mut properties = ConnAckProperties::default();
-        if v5 {
-            let wanted_expiry_s = connect.properties.session_expiry_s.unwrap_or(0);
-            properties.session_expiry_s = (wanted_expiry_s != opening.expiry_s).then_some(opening.expiry_s);
-            properties.receive_maximum = Some(limits.receive_maximum);
-            properties.maximum_packet_size = Some(limits.packet_bytes_max);
-            properties.topic_alias_maximum = (limits.topic_alias_maximum > 0).then_some(limits.topic_alias_maximum);
-            properties.assigned_client_id.clone_from(&opening.assigned_client_id);
-            // [v5 MQTT-3.1.2-21] the client must use the server's value.
-            properties.server_keep_alive_s = (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s);
-        }
-        let connack = Packet::ConnAck(Box::new(ConnAck {
-            session_present: claimed.session_present,
-            reason: ReasonCode::Success,
-            properties,
-        }));
-        let session = Session {
-            version: connect.version,
-            key,
-            access,
-            persistent: opening.expiry_s > 0,
-            expiry_s: opening.expiry_s,
-            problem_information: connect.properties.request_problem_information.unwrap_or(true),
-            // [v5 MQTT-3.1.2-22] one and a half times the keep alive.
-            keep_alive_ms: u64::from(keep_alive_s) * 1500,
-            last_packet_ms: now.mono_ms,
-            ended: false,
-            paused_since_ms: None,
-            held: VecDeque::new(),
-            ring: Ring::new(limits.receive_maximum),
-            received: claimed.received.clone(),
-            releasing: Vec::new(),
-            aliases: Vec::new(),
-            allowed_topic: None,
-            subscriptions: claimed.subscriptions.iter().map(|s| (s.filter.clone(), (s.options, s.id))).collect(),
-            pending: BTreeMap::new(),
-            next_token: 0,
-            limits,
-        };
-        (session, connack)
-    }
-
     #[must_use]
     pub fn key(&self) -> &SessionKey {
         &self.key
+    }
+
+    /// How the client speaks.
+    #[must_use]
+    pub fn voice(&self) -> &Arc<dyn Voice> {
+        &self.voice
     }
 
     #[must_use]
@@ -326,6 +224,14 @@ impl Session {
         self.subscriptions.keys()
     }
 
+    /// The QoS that a message on this topic is sent with at most, if the session has subscribed to it by itself and not
+    /// as a member of a group.
+    #[must_use]
+    pub fn granted(&self, topic: &TopicName) -> Option<QoS> {
+        let own = self.subscriptions.iter().filter(|(filter, _)| filter.shared().is_none() && filter.matches(topic));
+        own.map(|(_, (options, _))| options.qos).max()
+    }
+
     /// Notes that packets have come; acknowledgements, which go to the way out, count too.
     pub fn heard(&mut self, now: Now) {
         self.last_packet_ms = now.mono_ms;
@@ -365,8 +271,7 @@ impl Session {
             }
             // [v5 MQTT-3.1.4-3] the older connection goes. In 3.x it is just closed [v3.1.1 MQTT-3.1.4-2].
             Input::TakenOver => {
-                self.disconnect(ReasonCode::SessionTakenOver, None, outputs);
-                self.end(false, None, ReasonCode::SessionTakenOver, outputs);
+                self.taken_over(outputs);
             }
             Input::Close(reason) => self.fail(reason, None, outputs),
             Input::Disconnected => self.end(false, None, ReasonCode::UnspecifiedError, outputs),
@@ -413,12 +318,13 @@ impl Session {
     fn client_disconnects(&mut self, disconnect: &Disconnect, outputs: &mut Vec<Output>) {
         if let Some(wanted) = disconnect.session_expiry_s {
             // [v5 3.14.2.2.2] an expiry of zero cannot be raised any more.
-            if self.expiry_s == 0 && wanted > 0 {
+            if self.expiry_s == 0 && wanted > 0 && !self.manners.clean {
                 self.fail(ReasonCode::ProtocolError, Some("session expiry was 0 in CONNECT"), outputs);
                 return;
             }
         }
-        let expiry_s = disconnect.session_expiry_s.map(|wanted| wanted.min(self.limits.session_expiry_s_max));
+        let expiry_s = disconnect.session_expiry_s.filter(|_| !self.manners.clean);
+        let expiry_s = expiry_s.map(|wanted| wanted.min(self.limits.session_expiry_s_max));
         // [v5 MQTT-3.1.2-10] only a normal disconnection discards the will.
         let discard_will = disconnect.reason == ReasonCode::Success;
         self.end(discard_will, expiry_s, disconnect.reason, outputs);
@@ -452,11 +358,19 @@ impl Session {
         detail.filter(|_| self.problem_information).map(ByteString::from_static)
     }
 
+    /// Ends the connection of a session that is another's by now: nothing is released.
+    fn taken_over(&mut self, outputs: &mut Vec<Output>) {
+        let reason = ReasonCode::SessionTakenOver;
+        self.disconnect(reason, None, outputs);
+        self.ended = true;
+        self.held.clear();
+        outputs.push(Output::End { discard_will: false, expiry_s: None, reason, taken_over: true });
+    }
+
     fn end(&mut self, discard_will: bool, expiry_s: Option<u32>, reason: ReasonCode, outputs: &mut Vec<Output>) {
         self.ended = true;
         self.held.clear();
-        let taken_over = reason == ReasonCode::SessionTakenOver;
-        outputs.push(Output::End { discard_will, expiry_s, reason, taken_over });
+        outputs.push(Output::End { discard_will, expiry_s, reason, taken_over: false });
     }
 
     fn token(&mut self) -> Token {

@@ -3,12 +3,24 @@
 use fulmar_mqtt::packet::{Ack, Publish, SkippedPublish};
 use fulmar_mqtt::{Packet, QoS, ReasonCode, TopicName, Version};
 
-use super::{Input, Output, Session, Token};
+use fulmar_platform::Publishing;
+
+use super::{Denial, Input, Output, Session, Token};
 use crate::key::Now;
 use crate::publication::{Publication, Via};
 
+/// Where a publish goes that is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Route,
+    Platform,
+}
+
 impl Session {
     pub(super) fn publish(&mut self, now: Now, publish: Publish, outputs: &mut Vec<Output>) {
+        if self.beyond_qos_max(publish.qos, outputs) {
+            return;
+        }
         if publish.qos != QoS::AtMostOnce && !self.take_turn(publish.qos, publish.packet_id, outputs) {
             self.pause(now, Input::Packet(Packet::Publish(publish)));
             return;
@@ -26,13 +38,23 @@ impl Session {
                 Some(token)
             }
         };
-        if let Some(refusal) = self.refusal(&topic) {
-            self.refuse(now, token, refusal, outputs);
-            return;
-        }
+        let way = match self.way(&topic) {
+            Ok(way) => way,
+            Err(refusal) => {
+                if refusal.0 == ReasonCode::NotAuthorized {
+                    outputs.push(Output::Denied(Denial::Publish(topic)));
+                }
+                self.refuse(now, token, refusal, outputs);
+                return;
+            }
+        };
         if again {
             // [v5 MQTT-4.3.3-10] already received: answered again, not published again.
             self.answer(now, token, ReasonCode::Success, outputs);
+            return;
+        }
+        if way == Way::Platform {
+            outputs.push(Output::Uplink { token, topic, payload: publish.payload });
             return;
         }
         let expires_at = publish.properties.message_expiry_s.map(|s| now.log.plus_s(u64::from(s)));
@@ -40,7 +62,7 @@ impl Session {
             topic,
             payload: publish.payload,
             qos: publish.qos,
-            retain: publish.retain,
+            retain: publish.retain && !self.manners.no_retain,
             forward: publish.properties.forward,
             origin: Some(self.key.clone()),
             accepted_at: now.log,
@@ -98,18 +120,30 @@ impl Session {
         known
     }
 
-    fn refusal(&mut self, topic: &TopicName) -> Option<(ReasonCode, &'static str)> {
+    /// Whether the dialect takes no publish of this QoS; then the connection ends.
+    fn beyond_qos_max(&mut self, qos: QoS, outputs: &mut Vec<Output>) -> bool {
+        let beyond = qos > self.manners.qos_max;
+        if beyond {
+            self.fail(ReasonCode::QoSNotSupported, None, outputs);
+        }
+        beyond
+    }
+
+    fn way(&mut self, topic: &TopicName) -> Result<Way, (ReasonCode, &'static str)> {
         if self.allowed_topic.as_ref() == Some(topic) {
-            return None;
+            return Ok(Way::Route);
         }
         if topic.level_count() > self.limits.topic_levels_max {
-            return Some((ReasonCode::TopicNameInvalid, "topic has too many levels"));
+            return Err((ReasonCode::TopicNameInvalid, "topic has too many levels"));
         }
-        if !self.access.may_publish(topic) {
-            return Some((ReasonCode::NotAuthorized, "not authorized to publish to this topic"));
+        match self.voice.publishing(topic) {
+            Publishing::Route => {
+                self.allowed_topic = Some(topic.detached());
+                Ok(Way::Route)
+            }
+            Publishing::Platform => Ok(Way::Platform),
+            Publishing::Deny => Err((ReasonCode::NotAuthorized, "not authorized to publish to this topic")),
         }
-        self.allowed_topic = Some(topic.detached());
-        None
     }
 
     /// Says no to a publish: an MQTT 5 client reads why; a 3.x client is acknowledged if the topic is only not allowed
@@ -156,7 +190,10 @@ impl Session {
                 _ => reason.is_error() && reason != ReasonCode::NotAuthorized,
             };
             if unsayable {
-                self.fail(reason, None, outputs);
+                match reason {
+                    ReasonCode::SessionTakenOver => self.taken_over(outputs),
+                    _ => self.fail(reason, None, outputs),
+                }
                 return;
             }
             let ack = Ack::with_reason(packet_id, shown);
@@ -206,7 +243,7 @@ impl Session {
     /// A PUBLISH that was larger than the session takes and was read past: said so where MQTT can, dropped otherwise.
     pub(super) fn skipped(&mut self, now: Now, skipped: SkippedPublish, outputs: &mut Vec<Output>) {
         let SkippedPublish { qos, packet_id, .. } = skipped;
-        if qos == QoS::AtMostOnce {
+        if self.beyond_qos_max(qos, outputs) || qos == QoS::AtMostOnce || self.manners.mute_oversize {
             return;
         }
         if !self.take_turn(qos, packet_id, outputs) {

@@ -3,7 +3,9 @@
 use fulmar_mqtt::packet::{ReasonProperties, RetainHandling, SubAck, Subscribe, UnsubAck, Unsubscribe};
 use fulmar_mqtt::{Packet, ReasonCode, TopicFilter, Version};
 
-use super::{Output, Session, Token};
+use fulmar_platform::Subscribing;
+
+use super::{Denial, Output, Session, Token};
 use crate::state::command::Subscription;
 
 /// What a SUBACK or UNSUBACK waits for.
@@ -18,16 +20,23 @@ impl Session {
         let mut subscriptions: Vec<Subscription> = Vec::with_capacity(subscribe.filters.len());
         let mut fresh = 0;
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
-        for wanted in subscribe.filters {
+        for mut wanted in subscribe.filters {
             let known = self.subscriptions.contains_key(&wanted.filter);
             let reason = if wanted.filter.level_count() > self.limits.topic_levels_max {
                 ReasonCode::TopicFilterInvalid
-            } else if !self.access.may_subscribe(&wanted.filter) {
-                ReasonCode::NotAuthorized
-            } else if !known && self.subscriptions.len() + fresh >= self.limits.subscriptions_max {
-                ReasonCode::QuotaExceeded
             } else {
-                ReasonCode::granted(wanted.options.qos)
+                let full = !known && self.subscriptions.len() + fresh >= self.limits.subscriptions_max;
+                match self.voice.subscribing(&wanted.filter) {
+                    Subscribing::Deny => {
+                        outputs.push(Output::Denied(Denial::Subscribe(wanted.filter.clone())));
+                        ReasonCode::NotAuthorized
+                    }
+                    Subscribing::Grant(_) if full => ReasonCode::QuotaExceeded,
+                    Subscribing::Grant(most) => {
+                        wanted.options.qos = wanted.options.qos.min(most);
+                        ReasonCode::granted(wanted.options.qos)
+                    }
+                }
             };
             if !reason.is_error() {
                 fresh += usize::from(!known);

@@ -21,7 +21,7 @@ impl State {
         if !self.kept.origins.alive(claim.node, claim.generation) {
             return Outcome::Stale;
         }
-        if let Err(reason) = self.claim_room(claim) {
+        if let Err(reason) = self.device_admitted(&claim.key).and_then(|()| self.claim_room(claim)) {
             return Outcome::Refused(reason);
         }
         self.let_go_of_fallen(&claim.key, out);
@@ -67,6 +67,7 @@ impl State {
                 session.will = Some(will);
             });
         }
+        self.device_claimed(&key, epoch, claim.exclusive_client_id.as_deref(), out);
         self.claimed(&key, old.is_some(), previous)
     }
 
@@ -177,6 +178,7 @@ impl State {
             self.routes_changed(); // nobody gets for them what is live
         }
         out.wakes.remove(&release.epoch);
+        self.device_let_go(key, release.epoch, at, out);
         self.change(key, |session, _, limits| {
             session.place = Place::Released { at };
             // A session that was to end with its connection cannot be made to stay [v5 3.14.2.2.2].

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use fulmar_mqtt::packet::{SubscriptionIds, SubscriptionOptions};
 use fulmar_mqtt::{QoS, ReasonCode, TopicFilter, TopicName};
+use fulmar_platform::registry;
 
 use crate::key::{Epoch, Generation, LogTime, NodeId, SessionKey};
 use crate::publication::Publication;
@@ -56,6 +57,8 @@ pub enum Command {
     },
     /// A publish that is matched against the replicated subscriptions, sets retained if it says so, or both.
     Publish(Box<PublishCommand>),
+    /// A message of the server's own. Every node gives it to its live receivers as it applies this; it is not retained.
+    Announce(Arc<Publication>),
     /// Sets (or, with an empty payload, clears) a retained message; live receivers have been served elsewhere.
     SetRetained(Arc<Publication>),
     /// PUBREL of a persistent session: its packet id may be used again.
@@ -97,6 +100,8 @@ pub enum Command {
     },
     /// Puts publishes that wait for their turn into at most [`super::EXPANSION_STEP_MAX`] queues; Stale if none waits.
     Expand,
+    /// Changes the registry of products, devices and users.
+    Registry(Box<registry::Change>),
 }
 
 /// What changes of the filters that a run of a node wants live messages for. Each set only grows or shrinks by name, so
@@ -119,6 +124,8 @@ pub struct Claim {
     /// Seconds that the session outlives its connection, already capped; 0 ends it with the socket.
     pub expiry_s: u32,
     pub will: Option<Will>,
+    /// Another device of the same product that is connected with this client id is cut.
+    pub exclusive_client_id: Option<ByteString>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -229,10 +236,18 @@ pub enum Outcome {
     Published {
         receivers: u32,
     },
+    /// As [`Outcome::Published`], where shared subscriptions with a persistent member matched: a member of each of these
+    /// has got it, and nobody else of them is to.
+    Shared {
+        receivers: u32,
+        groups: Vec<Arc<TopicFilter>>,
+    },
     /// The epoch is not the current one: nothing was done.
     Stale,
-    /// A bound was hit: nothing was done.
+    /// A bound was hit, or the device of the claim is not there or frozen: nothing was done.
     Refused(ReasonCode),
+    /// What a change of the registry came to.
+    Registry(Result<registry::Changed, registry::Rejection>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -267,6 +282,10 @@ pub enum Effect {
     Publish(Arc<Publication>),
     /// A durable shared group chose a live QoS 0 delivery for this member.
     Deliver { key: SessionKey, owner: Owner, delivery: crate::publication::Delivery },
+    /// The owner's connection is to be closed for this reason; the session stays.
+    Disconnect { key: SessionKey, owner: Owner, reason: ReasonCode },
+    /// Something happened in the registry. For all nodes; each sees the same in the same order.
+    Registry(registry::Event),
     /// The session and its subscriptions are gone.
     Ended { key: SessionKey, epoch: Epoch },
     /// A run of a node has begun, or has another address than before.

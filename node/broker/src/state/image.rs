@@ -7,10 +7,11 @@
 //! | 2 | [`Part::Origin`], after each its [`Part::Results`] from the oldest | ascending by node |
 //! | 3 | [`Part::Fallen`] | ascending by node and generation |
 //! | 4 | [`Part::LiveRoutes`] | ascending by node, generation and filter |
-//! | 5 | [`Part::Retained`] | in the order of the retained store |
-//! | 6 | [`Part::Session`], after each its [`Part::Queue`] | ascending by key |
-//! | 7 | [`Part::Expansion`] | in the order of the log |
-//! | 8 | [`Part::End`] | once |
+//! | 5 | [`Part::Registry`] | ascending by kind and age |
+//! | 6 | [`Part::Retained`] | in the order of the retained store |
+//! | 7 | [`Part::Session`], after each its [`Part::Queue`] | ascending by key |
+//! | 8 | [`Part::Expansion`] | in the order of the log |
+//! | 9 | [`Part::End`] | once |
 //!
 //! [`Part::Subscriptions`] goes on with a list that was too long: that of the session, or of the last claim in the
 //! results, before it. A message that many hold is in the first part that mentions it; later ones give its number.
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use fulmar_mqtt::packet::SubscriptionIds;
 use fulmar_mqtt::{QoS, TopicFilter};
+use fulmar_platform::{Secret, registry};
 
 use super::command::{Claimed, Limits, Outcome, Phase, Subscription, Will};
 use super::expansion::Expansion;
@@ -51,6 +53,8 @@ pub enum Part {
     Results(ResultsPart),
     Fallen(FallenPart),
     LiveRoutes(LiveRoutesPart),
+    /// A record of the registry.
+    Registry(Box<registry::Filed>),
     Retained(RetainedPart),
     Session(Box<SessionPart>),
     Subscriptions(Vec<Subscription>),
@@ -77,6 +81,12 @@ pub struct Head {
     pub retained: u64,
     /// Ids of nodes that never come back, ascending.
     pub removed: Vec<NodeId>,
+    /// The secret that every node computes tokens with.
+    pub registry_key: Option<Secret>,
+    /// The last revision that a record of the registry was given.
+    pub registry_last: u64,
+    /// Devices of the registry.
+    pub devices: u64,
 }
 
 /// The newest run of a node that proposes.
@@ -199,6 +209,7 @@ impl Part {
             Part::Results(_) => "results",
             Part::Fallen(_) => "fallen",
             Part::LiveRoutes(_) => "live_routes",
+            Part::Registry(_) => "registry",
             Part::Retained(_) => "retained",
             Part::Session(_) => "session",
             Part::Subscriptions(_) => "subscriptions",
@@ -220,6 +231,7 @@ impl Snapshot {
         std::iter::once_with(|| self.head())
             .chain(self.origins())
             .chain(self.live_routes.pages())
+            .chain(self.registry.records().map(|filed| Part::Registry(Box::new(filed))))
             .chain(retained)
             .chain(Sessions::of(self))
             .chain(std::iter::once(Part::End))
@@ -238,6 +250,9 @@ impl Snapshot {
             sessions: self.sessions.size() as u64,
             retained: self.retained.len() as u64,
             removed: self.origins.removed_all().collect(),
+            registry_key: self.registry.key().cloned(),
+            registry_last: self.registry.last_revision(),
+            devices: self.registry.device_count() as u64,
         }))
     }
 

@@ -9,6 +9,7 @@ mod books;
 mod bounds;
 mod claims;
 pub mod command;
+mod devices;
 mod expansion;
 pub mod image;
 mod ledger;
@@ -29,6 +30,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fulmar_mqtt::{TopicFilter, TopicName};
+use fulmar_platform::registry::Registry;
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
 pub use books::{Books, DROPPED, Dropped};
@@ -73,6 +75,7 @@ pub struct Snapshot {
     retained_due: RedBlackTreeMapSync<(LogTime, TopicName), ()>,
     /// Publishes that wait for their turn to be put into queues.
     expansions: Expansions,
+    registry: Registry,
     ledger: Ledger,
 }
 
@@ -131,12 +134,14 @@ impl State {
             Command::RemoveNode { node } => self.remove_node(*node, out.effects),
             Command::LiveRoutes(routes) => self.change_live_routes(routes),
             Command::Expand => self.expand(out),
+            Command::Registry(change) => self.change_registry(change, out),
             Command::ForgetRoutes { node, generation } => self.forget_live_routes(*node, *generation),
             Command::Claim(claim) => self.claim(claim, out),
             Command::Release(release) => self.release(release, out),
             Command::Subscribe { key, epoch, filters } => self.subscribe(key, *epoch, filters),
             Command::Unsubscribe { key, epoch, filters } => self.unsubscribe(key, *epoch, filters),
             Command::Publish(publish) => self.publish(publish, out),
+            Command::Announce(publication) => self.announce(publication, out),
             Command::SetRetained(publication) => self.set_retained_command(publication),
             Command::ExpireRetained(topics) => self.expire_retained(topics),
             Command::ReleaseReceived { key, epoch, packet_id } => self.release_received(key, *epoch, *packet_id),
@@ -328,6 +333,12 @@ impl State {
         &self.kept.retained
     }
 
+    /// Products, devices and users.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.kept.registry
+    }
+
     #[must_use]
     pub fn session_count(&self) -> usize {
         self.kept.sessions.size()
@@ -382,6 +393,7 @@ impl Snapshot {
             retained: Retained::default(),
             retained_due: RedBlackTreeMapSync::new_sync(),
             expansions: Expansions::default(),
+            registry: Registry::default(),
             ledger: Ledger::default(),
         }
     }
@@ -397,6 +409,7 @@ impl PartialEq for Snapshot {
             && self.groups == other.groups
             && self.retained_due == other.retained_due
             && self.expansions == other.expansions
+            && self.registry == other.registry
             && self.ledger == other.ledger
             && retain::equal(&self.retained, &other.retained)
     }
@@ -409,6 +422,7 @@ impl std::fmt::Debug for Snapshot {
             .field("position", &self.position)
             .field("sessions", &self.sessions.size())
             .field("retained", &self.retained.len())
+            .field("devices", &self.registry.device_count())
             .field("books", &self.ledger.books)
             .field("bytes", &self.ledger.bytes)
             .finish_non_exhaustive()

@@ -73,6 +73,15 @@ impl Receiver {
     }
 }
 
+/// The shared subscriptions that chose receivers.
+fn groups_of(receivers: &[Receiver]) -> Vec<Arc<TopicFilter>> {
+    receivers.iter().filter_map(|receiver| receiver.group.clone()).collect()
+}
+
+fn published(receivers: u32, groups: Vec<Arc<TopicFilter>>) -> Outcome {
+    if groups.is_empty() { Outcome::Published { receivers } } else { Outcome::Shared { receivers, groups } }
+}
+
 impl State {
     pub(super) fn publish(&mut self, command: &PublishCommand, out: &mut Out<'_>) -> Outcome {
         if let Some((key, epoch, packet_id)) = &command.received {
@@ -81,7 +90,7 @@ impl State {
             };
             if session.received().binary_search(packet_id).is_ok() {
                 // [v5 MQTT-4.3.3-10] sent again: it has its receivers.
-                return Outcome::Published { receivers: 0 };
+                return published(0, groups_of(&self.receivers(&command.publication)));
             }
         }
         let publication = &command.publication;
@@ -111,7 +120,8 @@ impl State {
         if retain {
             self.set_retained(&publication);
         }
-        Outcome::Published { receivers: self.deliver(&publication, receivers, out) }
+        let groups = groups_of(&receivers);
+        published(self.deliver(&publication, receivers, out), groups)
     }
 
     pub(super) fn release_received(&mut self, key: &SessionKey, epoch: Epoch, packet_id: u16) -> Outcome {
@@ -255,7 +265,7 @@ impl State {
     }
 
     /// Whether a publish is within the bounds of the cluster and, if it is addressed to one session, of its queue.
-    fn publish_room(
+    pub(super) fn publish_room(
         &self,
         publication: &Publication,
         receivers: &[Receiver],

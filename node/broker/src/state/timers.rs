@@ -1,5 +1,5 @@
 //! What must happen without anybody asking: sessions and routes of ended runs are let go, wills fire, sessions and messages
-//! expire. The machine only says what is due; its leader proposes it. Every such command checks again at apply, so
+//! expire, devices that never connected are deleted. The machine only says what is due; its leader proposes it. Every such command checks again at apply, so
 //! that repeating one is harmless.
 
 use std::collections::BTreeMap;
@@ -100,6 +100,8 @@ impl State {
                 commands.push(Command::ExpireRetained(topics));
             }
         }
+        let late = self.kept.registry.due(now.0, most - commands.len());
+        commands.extend(late.into_iter().map(|change| Command::Registry(Box::new(change))));
         commands
     }
 
@@ -112,7 +114,8 @@ impl State {
         }
         let session = self.timers.due.keys().next().map(|(at, _)| *at);
         let retained = self.kept.retained_due.first().map(|((at, _), ())| *at);
-        session.into_iter().chain(retained).min()
+        let device = self.kept.registry.next_due().map(LogTime);
+        session.into_iter().chain(retained).chain(device).min()
     }
 }
 

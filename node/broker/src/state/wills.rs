@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::command::{Effect, Outcome};
+use super::publish::Receiver;
 use super::{Dropped, Out, State};
 use crate::key::{Epoch, SessionKey};
 use crate::publication::{Publication, Via};
@@ -69,7 +70,28 @@ impl State {
         if publication.retain && self.retain_room(&publication).is_ok() {
             self.set_retained(&publication);
         }
-        self.deliver(&publication, receivers, out);
+        self.publish_everywhere(publication, receivers, out);
+    }
+
+    /// Publishes a message of the server's own: queued, and told to every node for its live receivers.
+    pub(super) fn announce(&mut self, publication: &Publication, out: &mut Out<'_>) -> Outcome {
+        let receivers = self.receivers(publication);
+        if let Err(reason) = self.publish_room(publication, &receivers, false) {
+            return Outcome::Refused(reason);
+        }
+        let publication = Publication { retain: false, ..publication.detached() };
+        let receivers = self.publish_everywhere(Arc::new(publication), receivers, out);
+        Outcome::Published { receivers }
+    }
+
+    fn publish_everywhere(
+        &mut self,
+        publication: Arc<Publication>,
+        receivers: Vec<Receiver>,
+        out: &mut Out<'_>,
+    ) -> u32 {
+        let receivers = self.deliver(&publication, receivers, out);
         out.effects.push(Effect::Publish(publication));
+        receivers
     }
 }

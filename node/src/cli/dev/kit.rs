@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -16,9 +16,28 @@ use rcgen::{
 use serde_json::{Value, json};
 
 use super::Place;
+use super::seed::{self, Secrets};
 
 /// The user name of clients that want one.
 const USERNAME: &str = "demo";
+
+/// Names that the servers' certificate is for: firmware of the four clouds asks for those of its vendor.
+const NAMES: [&str; 14] = [
+    "localhost",
+    "*.iot-as-mqtt.cn-shanghai.aliyuncs.com",
+    "*.iot-as-http2.cn-shanghai.aliyuncs.com",
+    "*.mqtt.iothub.aliyuncs.com",
+    "iot-auth.cn-shanghai.aliyuncs.com",
+    "*.iotcloud.tencentdevices.com",
+    "*.ap-guangzhou.iothub.tencentdevices.com",
+    "*.iothub.tencentdevices.com",
+    "*.gateway.tencentdevices.com",
+    "*.iot-mqtts.cn-north-4.myhuaweicloud.com",
+    "*.iotda-device.cn-north-4.myhuaweicloud.com",
+    "iotda.cn-north-4.myhuaweicloud.com",
+    "iot.sensoro.com",
+    "*.sensoro.com",
+];
 
 /// What all nodes share.
 pub(super) struct Kit {
@@ -32,6 +51,7 @@ pub(super) struct Credentials {
     pub(super) username: &'static str,
     pub(super) password: String,
     admin_token: String,
+    pub(super) demo: Secrets,
 }
 
 /// Whether nodes that kept data in the directory can start at these places.
@@ -69,6 +89,7 @@ pub(super) fn prepare(dir: &Path, places: &[Place]) -> anyhow::Result<Kit> {
     let ca = certificates(dir, places)?;
     let credentials = Credentials::load(dir)?;
     let hash = credentials.hash()?;
+    write_private(&dir.join("registry.toml"), &credentials.demo.import())?;
     for place in places {
         write_private(&place.config(), &config(dir, place, places, &credentials, &hash))?;
     }
@@ -88,8 +109,8 @@ impl Kit {
                 "mqtts": place.mqtts,
                 "ws": place.ws,
                 "wss": place.wss,
-                "rest": null,
-                "https": null,
+                "rest": place.rest,
+                "https": place.https,
                 "admin": place.admin,
                 "peer": place.peer,
                 "probes": place.probes,
@@ -99,7 +120,7 @@ impl Kit {
             "version": 1,
             "ca": self.ca,
             "nodes": places.iter().zip(pids).map(node).collect::<Vec<Value>>(),
-            "credentials": self.credentials.json(),
+            "credentials": self.credentials.shown(),
         });
         let path = dir.join("endpoints.json");
         write_private(&path, &format!("{endpoints:#}\n"))?;
@@ -120,16 +141,27 @@ impl Credentials {
             username: USERNAME,
             password: kept(&known["generic"]["password"]).unwrap_or_else(|| format!("{:016x}", rand::random::<u64>())),
             admin_token: kept(&known["admin"]["token"]).unwrap_or_else(|| format!("{:032x}", rand::random::<u128>())),
+            demo: Secrets::load(&known),
         };
-        write_private(&path, &format!("{:#}\n", credentials.json()))?;
+        let mut kept = credentials.common();
+        kept["demo"] = credentials.demo.json();
+        write_private(&path, &format!("{kept:#}\n"))?;
         Ok(credentials)
     }
 
-    fn json(&self) -> Value {
+    fn common(&self) -> Value {
         json!({
             "generic": { "username": self.username, "password": self.password },
             "admin": { "token": self.admin_token },
         })
+    }
+
+    /// For endpoints.json.
+    fn shown(&self) -> Value {
+        let mut shown = self.common();
+        shown["rest"] = self.demo.rest();
+        shown["devices"] = self.demo.devices().into();
+        shown
     }
 
     fn hash(&self) -> anyhow::Result<String> {
@@ -174,7 +206,7 @@ fn certificates(dir: &Path, places: &[Place]) -> anyhow::Result<PathBuf> {
     hosts.push(Ipv4Addr::LOCALHOST.into());
     hosts.sort_unstable();
     hosts.dedup();
-    sign(&ca, "fulmar dev", &["localhost"], &hosts, &tls.join("server"))?;
+    sign(&ca, "fulmar dev", &NAMES, &hosts, &tls.join("server"))?;
     for place in places {
         let name = format!("fulmar dev node {}", place.index);
         sign(&ca, &name, &[], &[place.peer.ip()], &place.dir.join("peer"))?;
@@ -213,14 +245,37 @@ fn config(dir: &Path, place: &Place, places: &[Place], credentials: &Credentials
         "listen = \"{}\"\ntls = {{ ca = {ca}, cert = {peer_cert}, key = {peer_key} }}\n",
         place.peer
     ));
-    for (protocol, address, tls) in
-        [("mqtt", place.mqtt, false), ("mqtt", place.mqtts, true), ("ws", place.ws, false), ("ws", place.wss, true)]
-    {
+    let mut listener = |protocol: &str, address: SocketAddr, tls: bool, roles: &str| {
         text.push_str(&format!("\n[[listener]]\nprotocol = \"{protocol}\"\naddress = \"{address}\"\n"));
+        if !roles.is_empty() {
+            text.push_str(&format!("roles = [{roles}]\n"));
+        }
         if tls {
-            text.push_str(&format!("tls = {{ cert = {cert}, key = {key} }}\n"));
+            text.push_str(&format!("tls = {{ cert = {cert}, key = {key}, client_auth = \"device\" }}\n"));
+        }
+    };
+    match place.mqtt.port() {
+        // Aliyun's SDKs know no other port, for TLS either.
+        1883 => listener("auto", place.mqtt, true, ""),
+        _ => listener("mqtt", place.mqtt, false, ""),
+    }
+    listener("mqtt", place.mqtts, true, "");
+    listener("ws", place.ws, false, "");
+    listener("ws", place.wss, true, "");
+    listener("http", place.rest, false, "\"api\"");
+    listener("http", place.https, true, "\"device_auth\", \"api\"");
+    for address in &place.low {
+        match address.port() {
+            80 => listener("ws", *address, false, "\"device_auth\""),
+            _ => listener("auto", *address, true, "\"device_auth\""),
         }
     }
+    text.push_str(&format!(
+        "\n[rest]\nproject_id = \"{}\"\n# Tests that guess wrong on purpose all come from one address.\n\
+         sign_in_failures_max = 100\n\n[registry]\nimport = {}\n",
+        seed::PROJECT,
+        quoted(dir.join("registry.toml"))
+    ));
     text.push_str(&format!("\n[probes]\naddress = \"{}\"\n", place.probes));
     text.push_str(&format!(
         "\n[admin]\naddress = \"{}\"\ntoken = \"{}\"\ntls = {{ cert = {cert}, key = {key} }}\n",

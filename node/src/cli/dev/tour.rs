@@ -15,13 +15,14 @@ pub(super) fn print(endpoints: &Path, places: &[Place], pids: &[u32], kit: &Kit)
 fn text(endpoints: &Path, places: &[Place], pids: &[u32], kit: &Kit) -> String {
     let endpoints = endpoints.display();
     let mut lines = vec![format!("endpoints: {endpoints}")];
-    lines.push("node      pid  mqtt             mqtts  ws     wss    admin  peer   probes".to_owned());
+    lines.push("node      pid  mqtt             mqtts  ws     wss    rest   https  admin  peer   probes".to_owned());
     for (place, pid) in places.iter().zip(pids) {
-        let [mqtts, ws, wss, admin, peer, probes] =
-            [place.mqtts, place.ws, place.wss, place.admin, place.peer, place.probes].map(|door| door.port());
+        let [mqtts, ws, wss, rest, https, admin, peer, probes] =
+            [place.mqtts, place.ws, place.wss, place.rest, place.https, place.admin, place.peer, place.probes]
+                .map(|door| door.port());
         let mqtt = place.mqtt.to_string();
         lines.push(format!(
-            "{:>4}  {pid:>7}  {mqtt:<15}  {mqtts:<5}  {ws:<5}  {wss:<5}  {admin:<5}  {peer:<5}  {probes}",
+            "{:>4}  {pid:>7}  {mqtt:<15}  {mqtts:<5}  {ws:<5}  {wss:<5}  {rest:<5}  {https:<5}  {admin:<5}  {peer:<5}  {probes}",
             place.index
         ));
     }
@@ -30,6 +31,18 @@ fn text(endpoints: &Path, places: &[Place], pids: &[u32], kit: &Kit) -> String {
     lines.push(format!(
         "Clients may come without a name, or as {} with password {}.",
         credentials.username, credentials.password
+    ));
+    lines.push("Devices of four clouds, as mosquitto_pub takes them (-p as above, any node):".to_owned());
+    for device in credentials.demo.devices() {
+        let said = |name: &str| device[name].as_str().unwrap_or_default().to_owned();
+        let (client_id, username, password) = (said("client_id"), said("username"), said("password"));
+        lines.push(format!("  {:<8} -i '{client_id}' -u '{username}' -P '{password}'", said("dialect")));
+    }
+    lines.push(format!(
+        "REST: project {}, user {}, password {}; keys to sign with are in {endpoints}.",
+        super::seed::PROJECT,
+        super::seed::USER,
+        credentials.demo.password
     ));
     lines.push(String::new());
     lines.extend(commands(places, pids));

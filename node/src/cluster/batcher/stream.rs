@@ -181,7 +181,20 @@ impl Stream {
                 }
                 Ok(())
             }
+            // It leads by what Raft says, and does not know yet what time it is.
+            Way::Here if self.context.leads().is_none() => {
+                // As below.
+                let _ = self.trouble.send((self.attempt, Trouble::Again("its term has not begun".to_owned())));
+                Ok(())
+            }
             Way::Here => {
+                let now = self.context.clock.now().log;
+                let batch = if batch.at > now {
+                    // Stamped by a clock that was ahead of what this term says.
+                    Arc::new(Batch { at: now, ..(*batch).clone() })
+                } else {
+                    batch
+                };
                 let (attempt, trouble) = (self.attempt, self.trouble.clone());
                 submit(&self.context, batch, move |what| {
                     // The stream is gone only if the node is.

@@ -49,19 +49,24 @@ pub(in crate::cluster) struct Table {
     cut: BTreeMap<(NodeId, NodeId), u64>,
     /// Nodes that are not renewed until they reach everybody.
     shunned: BTreeSet<NodeId>,
+    /// Nodes that are not renewed because their membership is about to end.
+    leaving: BTreeSet<NodeId>,
     leader: NodeId,
 }
 
 impl Table {
-    /// Begins a term: whatever was granted before may run for a while yet.
+    /// Begins a term: whatever was granted before may run for a while yet. Of every quorum that an earlier leader counted
+    /// on one voter has elected this one: another, which was silent for [`ELECTION_MS`], or this node itself, which last
+    /// heard of a leader at `heard_ms`, if ever.
     #[must_use]
-    pub(in crate::cluster) fn new(leader: NodeId, now_ms: u64) -> Table {
+    pub(in crate::cluster) fn new(leader: NodeId, now_ms: u64, heard_ms: Option<u64>) -> Table {
         Table {
             runs: BTreeMap::new(),
-            earlier_until_ms: now_ms + LEASE_MS - ELECTION_MS,
+            earlier_until_ms: (now_ms + LEASE_MS - ELECTION_MS).max(heard_ms.map_or(0, |at| at + LEASE_MS)),
             applied: Vec::new(),
             cut: BTreeMap::new(),
             shunned: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             leader,
         }
     }
@@ -103,11 +108,12 @@ impl Table {
             .first()
             .is_some_and(|(index, at)| asked.applied < *index && now_ms.saturating_sub(*at) >= BEHIND_MS_MAX);
         let shunned = self.shunned.contains(&asked.node) && !self.reaches_all(asked.node);
+        let leaves = self.leaving.contains(&asked.node);
         let Some(run) = self.runs.get_mut(&asked.node).filter(|run| run.generation == asked.generation) else {
             return 0;
         };
         let lease_ms = LEASE_MS.saturating_sub(age_ms);
-        if run.falling || run.given_back || behind || shunned || lease_ms == 0 {
+        if run.falling || run.given_back || behind || shunned || leaves || lease_ms == 0 {
             return 0;
         }
         self.shunned.remove(&asked.node);
@@ -127,6 +133,15 @@ impl Table {
     pub(in crate::cluster) fn give_back(&mut self, node: NodeId, generation: Generation) {
         if let Some(run) = self.runs.get_mut(&node).filter(|run| run.generation == generation) {
             run.given_back = true;
+        }
+    }
+
+    /// Whether the membership of a node is about to end: none of its runs is renewed meanwhile.
+    pub(in crate::cluster) fn set_leaving(&mut self, node: NodeId, leaves: bool) {
+        if leaves {
+            self.leaving.insert(node);
+        } else {
+            self.leaving.remove(&node);
         }
     }
 
@@ -186,16 +201,19 @@ impl Table {
         let judged = |(one, other): &(NodeId, NodeId)| self.shunned.contains(one) || self.shunned.contains(other);
         let too_long =
             |(pair, since): &(&(NodeId, NodeId), &u64)| now_ms.saturating_sub(**since) >= CUT_MS_MAX && !judged(pair);
-        let (&(one, other), _) = self.cut.iter().find(too_long)?;
-        let candidates = [one, other].into_iter().filter(|node| {
+        let may_go = |node: &NodeId| {
             let left = live.iter().filter(|live| *live != node && voters.contains(&live.0)).count();
             *node != self.leader && left > voters.len() / 2
-        });
-        let victim = candidates.min_by_key(|node| {
-            let run = self.runs.get(node);
+        };
+        let rank = |node: &NodeId| {
+            let since_ms = self.runs.get(node).map_or(0, |run| run.since_ms);
             let reached = live.iter().filter(|other| self.reaches(*node, **other)).count();
-            (reached, std::cmp::Reverse(run.map_or(0, |run| run.since_ms)), *node)
-        })?;
+            (reached, std::cmp::Reverse(since_ms), *node)
+        };
+        let goes =
+            |(&(one, other), _): (&(NodeId, NodeId), &u64)| [one, other].into_iter().filter(may_go).min_by_key(rank);
+        // A pair of which nobody may go stays as it is, and hides no other.
+        let victim = self.cut.iter().filter(too_long).find_map(goes)?;
         self.shunned.insert(victim);
         Some(victim)
     }

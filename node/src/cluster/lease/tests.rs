@@ -18,7 +18,7 @@ fn asked(node: u64, applied: u64, reached: &[u64]) -> Asked {
 
 /// A table whose earlier leases have all ended, at 10,000 ms, with nodes 1 to 3 up.
 fn settled() -> Table {
-    let mut table = Table::new(LEADER, 5_000);
+    let mut table = Table::new(LEADER, 5_000, None);
     table.observe(alive(&[1, 2, 3]), 10, 5_000);
     for at in (5_000..=10_000).step_by(200) {
         table.observe(alive(&[1, 2, 3]), 10, at);
@@ -32,7 +32,7 @@ fn settled() -> Table {
 #[test]
 fn a_holder_never_believes_in_a_lease_for_longer_than_its_leader() {
     for (sent, answered, age) in [(0, 0, 0), (100, 900, 0), (100, 900, 700), (5, 6, 1_999)] {
-        let mut table = Table::new(LEADER, 0);
+        let mut table = Table::new(LEADER, 0, None);
         table.observe(alive(&[1, 2]), 0, 0);
         let lease_ms = table.renew(&asked(2, 0, &[]), age, answered);
         assert_eq!(lease_ms, LEASE_MS - age);
@@ -50,7 +50,7 @@ fn a_leader_that_no_quorum_hears_renews_nobody() {
 
 #[test]
 fn a_new_leader_waits_for_the_leases_of_earlier_ones() {
-    let mut table = Table::new(LEADER, 1_000);
+    let mut table = Table::new(LEADER, 1_000, None);
     table.observe(alive(&[1, 2, 3]), 50, 1_000);
     let over = 1_000 + LEASE_MS - ELECTION_MS;
     assert_eq!(table.stable(50, over - 1), 0, "nobody knows what the others have applied");
@@ -60,6 +60,14 @@ fn a_new_leader_waits_for_the_leases_of_earlier_ones() {
     assert!(table.fallen(over).is_empty(), "but it has as long as a lease to ask");
     assert_eq!(table.fallen(1_000 + LEASE_MS), [(NodeId(3), Generation(1))]);
     assert_eq!(table.renew(&asked(3, 50, &[1, 2]), 0, 1_000 + LEASE_MS), 0, "it is to be declared dead");
+}
+
+#[test]
+fn a_new_leader_counts_on_nothing_that_it_let_an_earlier_one_grant() {
+    let mut table = Table::new(LEADER, 10_000, Some(9_500));
+    table.observe(alive(&[1, 2]), 50, 10_000);
+    assert!(table.live(NodeId(2), 9_500 + LEASE_MS - 1), "its own acknowledgement was worth a lease");
+    assert!(!table.live(NodeId(2), 9_500 + LEASE_MS));
 }
 
 #[test]
@@ -89,6 +97,20 @@ fn a_lease_that_is_given_back_ends_at_once() {
     assert!(!table.live(NodeId(3), 10_001));
     assert_eq!(table.fallen(10_001), [(NodeId(3), Generation(1))]);
     assert_eq!(table.renew(&asked(3, 10, &[1, 2]), 0, 10_002), 0);
+}
+
+#[test]
+fn no_run_of_a_node_that_is_being_removed_is_renewed() {
+    let mut table = settled();
+    table.set_leaving(NodeId(3), true);
+    assert_eq!(table.renew(&asked(3, 10, &[1, 2]), 0, 10_100), 0);
+    assert!(table.live(NodeId(3), 10_000 + LEASE_MS - 1), "it may act for a while yet");
+    assert!(!table.live(NodeId(3), 10_000 + LEASE_MS));
+    table.observe([(LEADER, Generation(1)), (NodeId(3), Generation(2))].into_iter(), 10, 12_000);
+    let newer = Asked { generation: Generation(2), ..asked(3, 10, &[1]) };
+    assert_eq!(table.renew(&newer, 0, 12_000), 0);
+    table.set_leaving(NodeId(3), false);
+    assert!(table.renew(&newer, 0, 12_000) > 0, "it stays");
 }
 
 #[test]
@@ -137,8 +159,26 @@ fn of_a_pair_that_is_cut_one_goes_until_it_reaches_everybody() {
 }
 
 #[test]
+fn a_cut_of_which_nobody_may_go_hides_no_other() {
+    let mut table = Table::new(LEADER, 0, None);
+    table.observe(alive(&[1, 2, 4, 5]), 10, 0);
+    let voters = BTreeSet::from([1, 2, 3]);
+    let victims: Vec<NodeId> = (0..=6_000)
+        .step_by(200)
+        .filter_map(|at| {
+            // 1 leads, 3 is down, so 2 has to stay: of 1 and 2 nobody may go. Of 4 and 5 one must.
+            for (node, reached) in [(1, [4, 5]), (2, [4, 5]), (4, [1, 2]), (5, [1, 2])] {
+                table.renew(&asked(node, 10, &reached), 0, at);
+            }
+            table.judge_cuts(&voters, at)
+        })
+        .collect();
+    assert!(matches!(victims.as_slice(), [NodeId(4 | 5)]), "{victims:?}");
+}
+
+#[test]
 fn cuts_never_cost_the_quorum() {
-    let mut table = Table::new(LEADER, 0);
+    let mut table = Table::new(LEADER, 0, None);
     table.observe(alive(&[1, 2, 4]), 10, 0);
     let voters = BTreeSet::from([1, 2, 3]);
     for at in (0..=6_000).step_by(200) {
@@ -186,10 +226,26 @@ fn a_lease_is_read_from_the_clock() {
     assert!(!holder.acts(), "this run is not announced yet");
     holder.bar(false);
     assert!(holder.acts());
-    holder.end();
-    assert!(!holder.acts());
-    holder.set_alone(true);
-    assert!(holder.acts());
     holder.bar(true);
     assert!(!holder.acts(), "declared dead");
+    let holder = Holder::new();
+    holder.bar(false);
+    assert!(!holder.acts(), "nothing is granted");
+    holder.set_alone(true);
+    assert!(holder.acts());
+}
+
+#[test]
+fn a_lease_that_was_given_back_does_not_come_back() {
+    let (holder, mut thaw) = (Holder::new(), None);
+    holder.bar(false);
+    let renew = |thaw: &mut Option<Thaw>| {
+        holder.renewed(boottime_ms(), Thaw { index: 1, until_ms: boottime_ms() + 60_000 }, thaw);
+        holder.thaw(1, thaw);
+        holder.acts()
+    };
+    assert!(renew(&mut thaw));
+    holder.end();
+    assert!(!holder.acts());
+    assert!(!renew(&mut thaw), "a renewal was under way");
 }

@@ -8,6 +8,7 @@ use fulmar_broker::state::command::{
 use fulmar_broker::{LogTime, Publication};
 use fulmar_mqtt::TopicFilter;
 use fulmar_mqtt::packet::{RetainHandling, SubscriptionOptions};
+use fulmar_platform::registry::Change;
 use fulmar_proto::types::v1::{self as proto, command::Command as Message};
 
 use super::{
@@ -59,6 +60,9 @@ impl Wire for Command {
                 filters: filters.iter().map(|filter| copied(filter.as_str())).collect(),
             }),
             Command::Publish(publish) => Message::Publish(publish.to_message()),
+            Command::Announce(publication) => {
+                Message::Announce(proto::Announce { publication: Some(publication.to_message()) })
+            }
             Command::SetRetained(publication) => {
                 Message::SetRetained(proto::SetRetained { publication: Some(publication.to_message()) })
             }
@@ -80,6 +84,7 @@ impl Wire for Command {
             Command::LiveRoutes(routes) => Message::LiveRoutes(routes.to_message()),
             Command::RemoveNode { node } => Message::RemoveNode(proto::RemoveNode { node: node.0 }),
             Command::Expand => Message::Expand(proto::Expand {}),
+            Command::Registry(change) => Message::Registry(Box::new(change.to_message())),
             Command::ForgetRoutes { node, generation } => {
                 Message::ForgetRoutes(proto::ForgetRoutes { run: Some((*node, *generation).to_message()) })
             }
@@ -116,6 +121,8 @@ fn name(message: &Message) -> &'static str {
         Message::RemoveNode(_) => "remove_node",
         Message::ForgetRoutes(_) => "forget_routes",
         Message::Expand(_) => "expand",
+        Message::Registry(_) => "registry",
+        Message::Announce(_) => "announce",
     }
 }
 
@@ -140,6 +147,9 @@ fn command(message: Message) -> Result<Command, Error> {
             Command::Unsubscribe { key, epoch, filters: each("filters", unsubscribe.filters, filter)? }
         }
         Message::Publish(publish) => Command::Publish(Box::new(PublishCommand::from_message(publish)?)),
+        Message::Announce(announce) => {
+            Command::Announce(Arc::new(required::<Publication>("publication", announce.publication)?))
+        }
         Message::SetRetained(set) => {
             Command::SetRetained(Arc::new(required::<Publication>("publication", set.publication)?))
         }
@@ -162,6 +172,7 @@ fn command(message: Message) -> Result<Command, Error> {
         Message::LiveRoutes(routes) => Command::LiveRoutes(Box::new(LiveRoutes::from_message(routes)?)),
         Message::RemoveNode(remove) => Command::RemoveNode { node: node("node", remove.node)? },
         Message::Expand(proto::Expand {}) => Command::Expand,
+        Message::Registry(change) => Command::Registry(Box::new(Change::from_message(*change)?)),
         Message::ForgetRoutes(forget) => {
             let (node, generation) = required("run", forget.run)?;
             Command::ForgetRoutes { node, generation }
@@ -179,11 +190,13 @@ impl Wire for Claim {
             clean_start: self.clean_start,
             expiry_s: self.expiry_s,
             will: self.will.as_ref().map(Wire::to_message),
+            exclusive_client_id: self.exclusive_client_id.as_deref().map(copied),
         }
     }
 
     fn from_message(message: proto::Claim) -> Result<Claim, Error> {
         let (node, generation) = required("by", message.by)?;
+        let client_id = message.exclusive_client_id.map(|client_id| text("exclusive_client_id", client_id));
         Ok(Claim {
             key: required("key", message.key)?,
             node,
@@ -191,6 +204,7 @@ impl Wire for Claim {
             clean_start: message.clean_start,
             expiry_s: message.expiry_s,
             will: optional("will", message.will)?,
+            exclusive_client_id: client_id.transpose()?,
         })
     }
 }

@@ -49,6 +49,7 @@ impl Wire for Part {
             Part::Results(results) => Message::Results(results.to_message()),
             Part::Fallen(fallen) => Message::Fallen(fallen.to_message()),
             Part::LiveRoutes(routes) => Message::LiveRoutes(routes.to_message()),
+            Part::Registry(filed) => Message::Registry(Box::new(filed.to_message())),
             Part::Retained(retained) => Message::Retained(retained.to_message()),
             Part::Session(session) => Message::Session(session.to_message()),
             Part::Subscriptions(list) => {
@@ -67,6 +68,7 @@ impl Wire for Part {
             Message::Results(results) => Part::Results(field("results", results)?),
             Message::Fallen(fallen) => Part::Fallen(field("fallen", fallen)?),
             Message::LiveRoutes(routes) => Part::LiveRoutes(field("live_routes", routes)?),
+            Message::Registry(filed) => Part::Registry(Box::new(field("registry", *filed)?)),
             Message::Retained(retained) => Part::Retained(field("retained", retained)?),
             Message::Session(session) => Part::Session(Box::new(field("session", session)?)),
             Message::Subscriptions(list) => {
@@ -113,6 +115,9 @@ impl Wire for Head {
             sessions: self.sessions,
             retained: self.retained,
             removed: self.removed.iter().map(|node| node.0).collect(),
+            registry_key: self.registry_key.as_ref().map(Wire::to_message),
+            registry_last: self.registry_last,
+            devices: self.devices,
         }
     }
 
@@ -129,6 +134,9 @@ impl Wire for Head {
             sessions: message.sessions,
             retained: message.retained,
             removed: each("removed", message.removed, |id| node("", id))?,
+            registry_key: optional("registry_key", message.registry_key)?,
+            registry_last: message.registry_last,
+            devices: message.devices,
         })
     }
 }
@@ -206,6 +214,11 @@ impl Wire for Outcome {
             Outcome::Published { receivers } => {
                 OutcomeMessage::Published(proto::OutcomePublished { receivers: *receivers })
             }
+            Outcome::Shared { receivers, groups } => {
+                let groups = groups.iter().map(|group| copied(group.as_str())).collect();
+                OutcomeMessage::Shared(proto::OutcomeShared { receivers: *receivers, groups })
+            }
+            Outcome::Registry(changed) => OutcomeMessage::Registry(changed.to_message()),
             Outcome::Stale => OutcomeMessage::Stale(proto::OutcomeStale {}),
             Outcome::Refused(reason) => OutcomeMessage::Refused(proto::OutcomeRefused { reason: reason.byte().into() }),
         };
@@ -219,7 +232,12 @@ impl Wire for Outcome {
             OutcomeMessage::Subscribed(before) => Outcome::Subscribed(before.existed),
             OutcomeMessage::Unsubscribed(before) => Outcome::Unsubscribed(before.existed),
             OutcomeMessage::Published(published) => Outcome::Published { receivers: published.receivers },
+            OutcomeMessage::Shared(shared) => Outcome::Shared {
+                receivers: shared.receivers,
+                groups: each("shared.groups", shared.groups, |bytes| filter(bytes).map(Arc::new))?,
+            },
             OutcomeMessage::Stale(proto::OutcomeStale {}) => Outcome::Stale,
+            OutcomeMessage::Registry(changed) => Outcome::Registry(field("registry", changed)?),
             OutcomeMessage::Refused(refused) => {
                 let known = u8::try_from(refused.reason).ok().and_then(ReasonCode::from_byte);
                 let unknown = || Error::new("refused.reason", Problem::Range(refused.reason.into()));

@@ -118,6 +118,7 @@ fn commands() -> Vec<Command> {
             clean_start: full,
             expiry_s: 60,
             will: full.then_some(will.clone()),
+            exclusive_client_id: full.then(|| "c\u{e9}".into()),
         };
         commands.push(Command::Claim(Box::new(claim.clone())));
         commands.push(Command::Claim(Box::new(Claim { will: Some(will), ..claim })));
@@ -127,8 +128,10 @@ fn commands() -> Vec<Command> {
             only: (!full).then(|| key("t")),
             epoch: full.then_some(epoch),
         })));
+        commands.push(Command::Announce(publication.clone()));
         commands.push(Command::SetRetained(Arc::new(Publication { via: Via::Will, ..(*publication).clone() })));
     }
+    commands.extend(registry::tests::changes().into_iter().map(|change| Command::Registry(Box::new(change))));
     commands
 }
 
@@ -140,7 +143,7 @@ fn batch(commands: Vec<Command>) -> Batch {
 fn every_command_comes_back() {
     let commands = commands();
     let kinds: std::collections::HashSet<_> = commands.iter().map(std::mem::discriminant).collect();
-    assert_eq!(kinds.len(), 19, "a command is missing from the samples");
+    assert_eq!(kinds.len(), 21, "a command is missing from the samples");
     for command in &commands {
         assert_eq!(Command::from_message(command.to_message()).as_ref(), Ok(command));
     }
@@ -212,6 +215,16 @@ fn errors_name_the_field() {
             }),
             "claim.will.publication is missing",
         ),
+        (
+            C::Claim(proto::Claim {
+                by: run(),
+                key: Some(Default::default()),
+                exclusive_client_id: Some(vec![0xFF].into()),
+                ..Default::default()
+            }),
+            "claim.exclusive_client_id is not UTF-8",
+        ),
+        (C::Registry(Box::new(proto::RegistryChange { change: None })), "registry.change is missing"),
         (C::Release(proto::Release::default()), "release.session is missing"),
         (C::FireWill(proto::FireWill { session: Some(Default::default()) }), "fire_will.session.key is missing"),
         (

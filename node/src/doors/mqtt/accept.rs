@@ -5,19 +5,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use fulmar_broker::session;
+use fulmar_platform::Dialect;
 use socket2::{Domain, Protocol as SocketProtocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 
 use super::admission::{Admission, Permit};
 use super::connection::{self, Peer};
+use super::http::Workers;
 use super::stream::Stream;
-use super::websocket::Workers;
-use crate::config::listener::{Listener, Protocol};
+use super::tls::Acceptor;
+use crate::config::listener::{Listener, Protocol, Role};
+use crate::doors::Roles;
 use crate::sessions::Sessions;
 use crate::sessions::open::Terms;
 use crate::telemetry::metrics::Turned;
@@ -28,7 +29,8 @@ pub struct Door {
     sessions: Arc<Sessions>,
     limits: Arc<session::Limits>,
     admission: Arc<Admission>,
-    tls: Option<TlsAcceptor>,
+    dialects: Arc<[Dialect]>,
+    tls: Option<Acceptor>,
     workers: Workers,
 }
 
@@ -44,18 +46,35 @@ impl Door {
         config: Listener,
         sessions: Arc<Sessions>,
         node_connections: Arc<Admission>,
-        tls: Option<TlsAcceptor>,
+        tls: Option<Acceptor>,
         workers: Workers,
     ) -> Arc<Door> {
         let packet_bytes_max = config.packet_bytes_max.as_u32();
         let limits = Arc::new(session::Limits { packet_bytes_max, ..sessions.limits().clone() });
         let admission = Admission::within(node_connections, config.connections_max, config.connect_rate_max);
-        Arc::new(Door { config, sessions, limits, admission, tls, workers })
+        let dialects = config.dialects().into();
+        Arc::new(Door { config, sessions, limits, admission, dialects, tls, workers })
     }
 
     #[must_use]
     pub fn name(&self) -> &str {
         &self.config.name
+    }
+
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.config.protocol
+    }
+
+    pub(super) fn connect_timeout(&self) -> Duration {
+        self.config.connect_timeout.duration()
+    }
+
+    /// What is served over HTTP.
+    #[must_use]
+    pub fn roles(&self) -> Roles {
+        let has = |role| self.config.roles.contains(&role);
+        Roles { device_auth: has(Role::DeviceAuth), api: has(Role::Api) }
     }
 
     #[must_use]
@@ -73,9 +92,13 @@ impl Door {
         Terms {
             limits: self.limits.clone(),
             oversize: self.config.oversize.policy(),
+            dialects: self.dialects.clone(),
             peer: peer.address,
             by,
-            certificate: peer.certificate.clone(),
+            encrypted: peer.encrypted,
+            host: peer.host.clone(),
+            chain: peer.chain.clone(),
+            client_roots: self.tls.as_ref().and_then(|tls| tls.client_roots.clone()),
         }
     }
 
@@ -130,16 +153,13 @@ async fn welcome(door: Arc<Door>, socket: TcpStream, address: SocketAddr, permit
         return;
     }
     // In a box of its own: the handshakes are large, and over when the connection idles.
-    match Box::pin(tokio::time::timeout_at(connect_by, tell_apart(&door, socket))).await {
-        Ok(Ok((stream, certificate, speaks))) => {
-            let peer = Peer { address, certificate };
-            match speaks {
-                Speaks::Mqtt => {
-                    connection::serve(stream, &door, peer, connect_by).await;
-                    drop(permit);
-                }
-                Speaks::Http => door.workers.hand_over(stream, door.clone(), peer, connect_by, permit),
-            }
+    match Box::pin(tokio::time::timeout_at(connect_by, tell_apart(&door, socket, address))).await {
+        Ok(Ok((stream, peer, Speaks::Mqtt))) => {
+            connection::serve(stream, &door, peer, connect_by).await;
+            drop(permit);
+        }
+        Ok(Ok((stream, peer, Speaks::Http))) => {
+            door.workers.hand_over(stream, door.clone(), peer, connect_by, permit);
         }
         Ok(Err(turned)) => door.turned_away(turned),
         Err(_) => door.turned_away(Turned::NoConnect),
@@ -155,7 +175,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const MQTT_CONNECT: u8 = 0x10;
 
 /// Completes TLS where there is any, and finds out what is spoken inside.
-async fn tell_apart(door: &Door, socket: TcpStream) -> Result<(Stream, Option<Bytes>, Speaks), Turned> {
+async fn tell_apart(door: &Door, socket: TcpStream, address: SocketAddr) -> Result<(Stream, Peer, Speaks), Turned> {
     let auto = door.config.protocol == Protocol::Auto;
     let encrypted = match (&door.tls, auto) {
         (None, _) => false,
@@ -165,28 +185,31 @@ async fn tell_apart(door: &Door, socket: TcpStream) -> Result<(Stream, Option<By
             socket.peek(&mut first).await.is_ok_and(|count| count == 1) && first[0] == TLS_HANDSHAKE
         }
     };
-    let (mut stream, certificate) = match (&door.tls, encrypted) {
+    let mut peer = Peer { address, encrypted, host: None, chain: None };
+    let mut stream = match (&door.tls, encrypted) {
         (Some(acceptor), true) => {
-            let stream = acceptor.accept(socket).await.map_err(|error| {
+            let stream = acceptor.tls.accept(socket).await.map_err(|error| {
                 tracing::debug!(listener = door.name(), %error, "TLS handshake failed");
                 Turned::TlsFailed
             })?;
-            let certificates = stream.get_ref().1.peer_certificates();
-            let certificate = certificates.and_then(|chain| chain.first()).map(|first| Bytes::copy_from_slice(first));
-            (Stream::tls(stream), certificate)
+            let tls = stream.get_ref().1;
+            peer.host = tls.server_name().map(Into::into);
+            peer.chain =
+                tls.peer_certificates().map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect());
+            Stream::tls(stream)
         }
-        _ => (Stream::tcp(socket), None),
+        _ => Stream::tcp(socket),
     };
     let speaks = match door.config.protocol {
         Protocol::Mqtt => Speaks::Mqtt,
-        Protocol::Ws => Speaks::Http,
+        Protocol::Ws | Protocol::Http => Speaks::Http,
         Protocol::Auto => match stream.sniff().await {
             Ok(MQTT_CONNECT) => Speaks::Mqtt,
             Ok(first) if first.is_ascii_uppercase() => Speaks::Http,
             _ => return Err(Turned::NotMqtt),
         },
     };
-    Ok((stream, certificate, speaks))
+    Ok((stream, peer, speaks))
 }
 
 fn set_options(socket: &TcpStream, config: &Listener) -> io::Result<()> {

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use fulmar_mqtt::codec::Role;
 use fulmar_mqtt::packet::{ConnAck, ConnAckProperties, Connect};
 use fulmar_mqtt::{DecodeError, Decoded, Decoder, Packet, ReasonCode, Version, encode};
 use ractor::ActorRef;
+use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, Sleep};
 
 use super::accept::Door;
@@ -25,6 +26,13 @@ use crate::telemetry::metrics::Turned;
 
 /// Time that a peer has to take the last bytes, and then to end its side.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// For how long a client may have to do with a node that may not act: then it is let go, to find another one.
+const FROZEN_MAX: Duration = Duration::from_secs(10);
+
+/// Before a connection of a frozen node looks at the lease by itself, and between two such looks. Mostly it is told.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Bytes of answers that a client may leave unread.
 const UNREAD_BYTES_MAX: usize = 64 * 1024;
@@ -40,9 +48,10 @@ thread_local! {
 /// Serves one client from its first byte to its last. `connect_by` bounds the time to a complete CONNECT.
 pub(super) async fn serve<L: Link>(link: L, door: &Door, peer: Peer, connect_by: Instant) {
     // What is needed only until there is a session lives in a box of its own, gone when the connection idles.
-    let Some(mut running) = Box::pin(greet(link, door, &peer, connect_by)).await else { return };
+    let address = peer.address;
+    let Some(mut running) = Box::pin(greet(link, door, peer, connect_by)).await else { return };
     if let Err(error) = running.run().await {
-        tracing::debug!(listener = door.name(), peer = %peer.address, %error, "connection lost");
+        tracing::debug!(listener = door.name(), peer = %address, %error, "connection lost");
     }
 }
 
@@ -54,7 +63,7 @@ impl<L> Drop for Running<L> {
 }
 
 /// From the first byte to a session, or to the answer that there will be none.
-async fn greet<L: Link>(mut link: L, door: &Door, peer: &Peer, connect_by: Instant) -> Option<Running<L>> {
+async fn greet<L: Link>(mut link: L, door: &Door, peer: Peer, connect_by: Instant) -> Option<Running<L>> {
     let mut decoder = Decoder::new(Role::Server, door.packet_bytes_max());
     let mut buffer = BytesMut::new();
     let greeting = tokio::time::timeout_at(connect_by, read_connect(&mut link, &mut decoder, &mut buffer)).await;
@@ -85,7 +94,7 @@ async fn greet<L: Link>(mut link: L, door: &Door, peer: &Peer, connect_by: Insta
     if gone.await {
         return None;
     }
-    match door.sessions().open(connect, door.terms(peer, connect_by)).await {
+    match door.sessions().open(connect, door.terms(&peer, connect_by)).await {
         Ok(Opened { receiver, actor, packet_bytes_max, oversize }) => {
             decoder.set_limit(packet_bytes_max, oversize);
             Some(Running {
@@ -95,7 +104,7 @@ async fn greet<L: Link>(mut link: L, door: &Door, peer: &Peer, connect_by: Insta
                 buffer,
                 pending: BytesMut::new(),
                 sending: false,
-                frozen: false,
+                frozen: None,
                 unread: false,
                 receiver,
                 actor,
@@ -105,10 +114,10 @@ async fn greet<L: Link>(mut link: L, door: &Door, peer: &Peer, connect_by: Insta
         }
         Err(refused) => {
             tracing::info!(
-                listener = door.name(), peer = %peer.address, client_id = %refused.client_id,
+                listener = door.name(), peer = %peer.address, dialect = %refused.dialect, client_id = %refused.client_id,
                 reason = %refused.reason, detail = refused.detail, "connect refused"
             );
-            door.sessions().dispatch().metrics().connect_refused(refused.reason);
+            door.sessions().dispatch().metrics().connect_refused(refused.dialect, refused.reason);
             refuse(&mut link, Some(version), refused.reason).await;
             None
         }
@@ -119,8 +128,13 @@ async fn greet<L: Link>(mut link: L, door: &Door, peer: &Peer, connect_by: Insta
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
     pub address: SocketAddr,
-    /// The client's certificate in DER, if it presented one.
-    pub certificate: Option<Bytes>,
+    /// Whether it came over TLS.
+    pub encrypted: bool,
+    /// The name that it asked for, by SNI or in the upgrade to WebSocket; without port.
+    pub host: Option<Box<str>>,
+    /// The client's certificates in DER, its own first, if it presented one: the handshake has proven that the key is
+    /// its own, and nothing else.
+    pub chain: Option<Arc<[CertificateDer<'static>]>>,
 }
 
 enum Greeting {
@@ -193,7 +207,7 @@ struct Running<L> {
     pending: BytesMut,
     sending: bool,
     /// The lease was found to be lost: nothing is done until it is held again.
-    frozen: bool,
+    frozen: Option<Box<Frozen>>,
     /// What is in `buffer` came as the lease ended, and nobody has looked at it.
     unread: bool,
     receiver: Arc<Receiver>,
@@ -201,6 +215,18 @@ struct Running<L> {
     timer: Option<(u64, Pin<Box<Sleep>>)>,
     /// When a closed connection is given up.
     farewell: Option<Pin<Box<Sleep>>>,
+}
+
+struct Frozen {
+    since: Instant,
+    /// The next look.
+    look: Pin<Box<Sleep>>,
+}
+
+impl Frozen {
+    fn now() -> Box<Frozen> {
+        Box::new(Frozen { since: Instant::now(), look: Box::pin(tokio::time::sleep(FIRST_LOOK)) })
+    }
 }
 
 enum Event {
@@ -249,15 +275,32 @@ impl<L: Link> Running<L> {
         if self.dispatch.acts() {
             return self.pass_on();
         }
-        (self.frozen, self.unread) = (true, true);
+        self.frozen.get_or_insert_with(Frozen::now);
+        self.unread = true;
         true
     }
 
     /// Whether anything may be done for this client now. What a run that has ended still has to say is harmless.
     fn acts(&mut self) -> bool {
         let acts = self.receiver.cut() || self.dispatch.acts();
-        self.frozen |= !acts;
+        if !acts {
+            self.frozen.get_or_insert_with(Frozen::now);
+        }
         acts
+    }
+
+    /// Waits for the lease: a signal wakes it, or the next look if nobody knows of this connection any more. Until then no
+    /// other timer runs. After [`FROZEN_MAX`] it ends without a word.
+    fn poll_frozen(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
+        let Some(frozen) = &mut self.frozen else { return Poll::Pending };
+        while frozen.look.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if now.duration_since(frozen.since) >= FROZEN_MAX {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            frozen.look.as_mut().reset((now + LOOK_EVERY).min(frozen.since + FROZEN_MAX));
+        }
+        Poll::Pending
     }
 
     /// The session is ending: only what is queued is still written.
@@ -274,9 +317,9 @@ impl<L: Link> Running<L> {
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
         self.receiver.listen(cx.waker());
         if !self.acts() {
-            return Poll::Pending; // a signal wakes it when the lease is held again
+            return self.poll_frozen(cx);
         }
-        self.frozen = false;
+        self.frozen = None;
         if self.poll_farewell(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -286,9 +329,9 @@ impl<L: Link> Running<L> {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
         self.receiver.listen(cx.waker());
         if !self.acts() {
-            return Poll::Pending; // a signal wakes it when the lease is held again; until then no timer runs
+            return self.poll_frozen(cx);
         }
-        if std::mem::take(&mut self.frozen) && !self.receiver.cut() {
+        if self.frozen.take().is_some() && !self.receiver.cut() {
             return Poll::Ready(Ok(Event::Thawed));
         }
         if let Poll::Ready(event) = self.poll_write(cx) {
@@ -356,8 +399,8 @@ impl<L: Link> Running<L> {
                 }
                 Ok(drained)
             });
-            if self.frozen {
-                return Poll::Pending;
+            if self.frozen.is_some() {
+                return self.poll_frozen(cx);
             }
             match drained {
                 Err(error) => return Poll::Ready(Err(error)),

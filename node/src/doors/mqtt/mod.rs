@@ -1,8 +1,10 @@
-//! MQTT over TCP, TLS and WebSocket: accepting, telling protocols apart, and the loop of one connection.
+//! MQTT over TCP, TLS and WebSocket, and HTTP beside it: accepting, telling protocols apart, and the loop of one
+//! connection.
 
 mod accept;
 mod admission;
 mod connection;
+mod http;
 mod link;
 mod stream;
 pub mod tls;
@@ -10,4 +12,4 @@ mod websocket;
 
 pub use accept::{Door, bind, run};
 pub use admission::Admission;
-pub use websocket::Workers;
+pub use http::{Configure, Workers};

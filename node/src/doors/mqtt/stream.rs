@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use actix_rt::net::{ActixStream, Ready};
@@ -10,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::admission::Permit;
+use super::http::Came;
 use super::websocket::FRAME_BYTES_MAX;
 
 /// A client's byte stream.
@@ -92,13 +94,14 @@ impl AsyncWrite for Stream {
 }
 
 /// A stream as actix serves it. A vendor's C client looks for the exact bytes `Sec-WebSocket-Accept: ` in the answer to
-/// its upgrade, and actix writes header names in lower case: the first answer is respelled on its way out.
+/// its upgrade, and actix writes header names in lower case: that answer is respelled on its way out.
 #[derive(Debug)]
 pub(super) struct HttpStream {
     stream: Stream,
     /// The upgrade has been answered: what comes from here on are WebSocket frames.
     respelled: bool,
     frames: FrameGuard,
+    came: Arc<Came>,
     /// The connection counts until its socket is closed, however long that takes.
     _permit: Permit,
 }
@@ -107,8 +110,12 @@ const WRITTEN: &[u8] = b"sec-websocket-accept: ";
 const WANTED: &[u8] = b"Sec-WebSocket-Accept: ";
 
 impl HttpStream {
-    pub(super) fn new(stream: Stream, permit: Permit) -> HttpStream {
-        HttpStream { stream, respelled: false, frames: FrameGuard::default(), _permit: permit }
+    pub(super) fn new(stream: Stream, permit: Permit, came: Arc<Came>) -> HttpStream {
+        HttpStream { stream, respelled: false, frames: FrameGuard::default(), came, _permit: permit }
+    }
+
+    pub(super) fn came(&self) -> &Arc<Came> {
+        &self.came
     }
 }
 
@@ -186,7 +193,7 @@ impl FrameGuard {
 
 impl AsyncWrite for HttpStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.respelled {
+        if self.respelled || !self.came.upgraded() {
             return Pin::new(&mut self.stream).poll_write(cx, buf);
         }
         let at = buf.windows(WRITTEN.len()).position(|window| window.eq_ignore_ascii_case(WRITTEN));

@@ -158,8 +158,10 @@ impl State {
         };
         if failure == ReasonCode::SessionTakenOver {
             self.dispatch.metrics().stale_refused.inc();
+            self.input(Input::TakenOver, work);
+        } else {
+            self.input(Input::Close(failure), work);
         }
-        self.input(Input::Close(failure), work);
         None
     }
 

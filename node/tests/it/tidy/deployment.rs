@@ -7,8 +7,8 @@ use fulmar::config::Config;
 
 use super::root;
 
-/// MQTT, MQTTS, WS, WSS, other nodes, metrics and probes.
-const PORTS: [u16; 6] = [1883, 8883, 8083, 8084, 7400, 9100];
+/// MQTT, MQTTS, WS, WSS, REST, HTTPS for devices, other nodes, metrics and probes.
+const PORTS: [u16; 8] = [1883, 8883, 8083, 8084, 8080, 8443, 7400, 9100];
 const PROBES: [&str; 3] = ["/startupz", "/livez", "/readyz"];
 const USER: &str = "10001";
 const CONFIG_FILE: &str = "/etc/fulmar/fulmar.toml";
@@ -176,7 +176,9 @@ fn kubernetes_agrees_with_the_program() {
         let files =
             config.listener.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| [&tls.cert, &tls.key]);
         let peer = config.cluster.tls.iter().flat_map(|tls| [&tls.ca, &tls.cert, &tls.key]);
-        for file in files.chain(peer).chain(&config.auth.users_file).chain(&config.admin.token_file) {
+        let hashes = config.rest.user.iter().filter_map(|user| user.password_hash_file.as_ref());
+        let people = config.auth.users_file.iter().chain(&config.admin.token_file).chain(hashes);
+        for file in files.chain(peer).chain(people) {
             assert!(mounts.iter().any(|mount| file.starts_with(mount)), "{name}: {} is on no volume", file.display());
         }
         assert!(mounts.contains(&DATA_DIR) && mounts.contains(&"/etc/fulmar"), "{name}: {mounts:?}");

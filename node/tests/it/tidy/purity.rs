@@ -8,9 +8,32 @@ const RULE: &str = "purity";
 /// The pure crates under node/, each with all that it may depend on.
 const CRATES: [(&str, &[&str]); 4] = [
     ("mqtt", &["bytes", "bytestring", "mqttbytes", "smallvec", "thiserror"]),
-    ("broker", &["bytes", "bytestring", "fulmar-mqtt", "rpds", "smallvec", "thiserror"]),
+    ("broker", &["bytes", "bytestring", "fulmar-mqtt", "fulmar-platform", "rpds", "smallvec", "thiserror"]),
     ("rules", &["thiserror"]),
-    ("platform", &["bytes", "bytestring", "fulmar-mqtt", "thiserror"]),
+    (
+        "platform",
+        &[
+            "aes",
+            "base64",
+            "bytes",
+            "bytestring",
+            "cbc",
+            "flate2",
+            "form_urlencoded",
+            "fulmar-mqtt",
+            "hex",
+            "hmac",
+            "md-5",
+            "rpds",
+            "serde",
+            "serde_json",
+            "sha1",
+            "sha2",
+            "subtle",
+            "thiserror",
+            "x509-parser",
+        ],
+    ),
 ];
 
 /// For tests only. What is random in a test prints its seed.

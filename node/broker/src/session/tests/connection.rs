@@ -29,7 +29,11 @@ fn expiry_follows_version_and_bound() {
         let mut connect = connect(version);
         connect.clean_start = clean_start;
         connect.properties.session_expiry_s = wanted;
-        assert_eq!(expiry_s(&connect, &limits()), expected, "{version:?} {clean_start} {wanted:?}");
+        assert_eq!(
+            expiry_s(&connect, &Manners::default(), &limits()),
+            expected,
+            "{version:?} {clean_start} {wanted:?}"
+        );
     }
 }
 
@@ -141,6 +145,22 @@ fn after_the_end_nothing_is_answered() {
 }
 
 #[test]
+fn only_a_session_with_a_newer_owner_is_not_released() {
+    for (input, taken) in [
+        (Input::TakenOver, true),
+        (Input::Close(ReasonCode::SessionTakenOver), false),
+        (Input::Close(ReasonCode::AdministrativeAction), false),
+    ] {
+        let mut talk = Talk::v5();
+        let outputs = talk.say(input.clone());
+        let [Output::Send(Packet::Disconnect(_)), Output::End { taken_over, .. }] = &outputs[..] else {
+            panic!("{outputs:?}")
+        };
+        assert_eq!(*taken_over, taken, "{input:?}");
+    }
+}
+
+#[test]
 fn a_will_is_checked_at_connect() {
     let with = |topic: &str, bytes: usize| {
         let mut connect = connect(Version::V5);
@@ -152,11 +172,11 @@ fn a_will_is_checked_at_connect() {
             delay_s: 3,
             properties: PublishProperties::default(),
         });
-        will(&connect, &NoSecrets, &limits(), LogTime(1))
+        will(&connect, &NoSecrets, &Manners::default(), &limits(), LogTime(1))
     };
     assert_eq!(with("a", 16).unwrap().unwrap().delay_s, 3);
     assert_eq!(with("secret", 1).unwrap_err(), ReasonCode::NotAuthorized);
     assert_eq!(with("a", 17).unwrap_err(), ReasonCode::PacketTooLarge);
     assert_eq!(with(&"/".repeat(9), 1).unwrap_err(), ReasonCode::TopicNameInvalid);
-    assert_eq!(will(&connect(Version::V5), &NoSecrets, &limits(), LogTime(1)), Ok(None));
+    assert_eq!(will(&connect(Version::V5), &NoSecrets, &Manners::default(), &limits(), LogTime(1)), Ok(None));
 }

@@ -1,6 +1,7 @@
 //! Conversations with the machine: what goes in, what must come out.
 
 mod connection;
+mod manners;
 mod publishes;
 mod subscriptions;
 
@@ -11,20 +12,32 @@ use fulmar_mqtt::packet::{Ack, Connect, ConnectProperties, Publish, Subscribe, S
 use fulmar_mqtt::property::PublishProperties;
 use fulmar_mqtt::{Packet, QoS, ReasonCode, TopicFilter, TopicName, Version};
 
-use super::{Access, Input, Limits, Opening, Output, Session, Start, Token, expiry_s};
+use fulmar_platform::{Manners, Publishing, Subscribing, Voice};
+
+use super::{Denial, Input, Limits, Opening, Output, Session, Start, Token, expiry_s};
 use crate::key::{Epoch, LogTime, Now, SessionKey};
 use crate::state::command::Claimed;
 
-/// Allows everything but what begins with `secret`.
+/// Allows everything but what begins with `secret`. What begins with `up` is for the platform, and `down` is granted
+/// with QoS 0.
+#[derive(Debug)]
 struct NoSecrets;
 
-impl Access for NoSecrets {
-    fn may_publish(&self, topic: &TopicName) -> bool {
-        !topic.as_str().starts_with("secret")
+impl Voice for NoSecrets {
+    fn publishing(&self, topic: &TopicName) -> Publishing {
+        match topic.as_str() {
+            topic if topic.starts_with("secret") => Publishing::Deny,
+            topic if topic.starts_with("up") => Publishing::Platform,
+            _ => Publishing::Route,
+        }
     }
 
-    fn may_subscribe(&self, filter: &TopicFilter) -> bool {
-        !filter.as_str().starts_with("secret")
+    fn subscribing(&self, filter: &TopicFilter) -> Subscribing {
+        match filter.as_str() {
+            filter if filter.starts_with("secret") => Subscribing::Deny,
+            filter if filter.starts_with("down") => Subscribing::Grant(QoS::AtMostOnce),
+            _ => Subscribing::Grant(QoS::ExactlyOnce),
+        }
     }
 }
 
@@ -67,6 +80,10 @@ impl Talk {
     }
 
     fn with(connect: &Connect, limits: &Limits) -> Talk {
+        Talk::held_to(connect, limits, Manners::default())
+    }
+
+    fn held_to(connect: &Connect, limits: &Limits, manners: Manners) -> Talk {
         let claimed = Claimed {
             epoch: Epoch(1),
             session_present: false,
@@ -76,11 +93,12 @@ impl Talk {
             queue_floor: 0,
         };
         let now = Now { mono_ms: 1_000, log: LogTime(50_000) };
-        let opening = Opening { assigned_client_id: None, expiry_s: expiry_s(connect, limits) };
+        let opening = Opening { assigned_client_id: None, expiry_s: expiry_s(connect, &manners, limits) };
         let start = Start {
             connect,
             key: SessionKey::new("default", "generic", "c"),
-            access: Arc::new(NoSecrets),
+            voice: Arc::new(NoSecrets),
+            manners,
             limits: Arc::new(limits.clone()),
             claimed: &claimed,
             opening: &opening,

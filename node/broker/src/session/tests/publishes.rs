@@ -137,10 +137,11 @@ fn a_topic_alias_stands_for_the_topic_it_was_given() {
 fn what_is_not_allowed_is_refused_as_the_version_can() {
     let mut v5 = Talk::v5();
     let refused = Output::Send(Packet::PubAck(Ack::with_reason(3, ReasonCode::NotAuthorized)));
-    assert_eq!(v5.publish("secret/x", QoS::AtLeastOnce, 3), [refused]);
-    assert_eq!(v5.publish("secret/x", QoS::AtMostOnce, 0), []);
+    let denied = Output::Denied(Denial::Publish(TopicName::new("secret/x").unwrap()));
+    assert_eq!(v5.publish("secret/x", QoS::AtLeastOnce, 3), [denied.clone(), refused]);
+    assert_eq!(v5.publish("secret/x", QoS::AtMostOnce, 0), std::slice::from_ref(&denied));
     let mut v311 = Talk::v311();
-    assert_eq!(v311.publish("secret/x", QoS::AtLeastOnce, 3), [puback(3)]);
+    assert_eq!(v311.publish("secret/x", QoS::AtLeastOnce, 3), [denied, puback(3)]);
     let deep = "/".repeat(8);
     assert_eq!(
         v5.publish(&deep, QoS::AtLeastOnce, 4),

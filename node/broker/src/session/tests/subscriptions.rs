@@ -11,7 +11,7 @@ fn suback(packet_id: u16, reasons: &[ReasonCode]) -> Output {
 
 /// Answers the subscribe among the outputs, with what the machine itself knows.
 fn stand(talk: &mut Talk, outputs: &[Output]) -> Vec<Output> {
-    let [Output::Subscribe { token, existed, .. }] = outputs else { panic!("expected a subscribe: {outputs:?}") };
+    let [.., Output::Subscribe { token, existed, .. }] = outputs else { panic!("expected a subscribe: {outputs:?}") };
     talk.say(Input::Subscribed { token: *token, existed: existed.clone() })
 }
 
@@ -29,6 +29,8 @@ fn each_filter_gets_its_own_answer() {
     let mut talk = Talk::v5();
     let deep = "a/".repeat(9);
     let outputs = talk.packet(subscribe(1, &["a", "secret/#", &deep, "b", "c", "d"]));
+    let denied = |filter: &str| Output::Denied(Denial::Subscribe(TopicFilter::new(filter.to_owned()).unwrap()));
+    assert_eq!((outputs.len(), &outputs[0]), (2, &denied("secret/#")));
     let reasons = [
         ReasonCode::GrantedQoS1,
         ReasonCode::NotAuthorized,
@@ -39,7 +41,8 @@ fn each_filter_gets_its_own_answer() {
     ];
     assert_eq!(stand(&mut talk, &outputs)[0], suback(1, &reasons));
     let outputs = talk.packet(subscribe(2, &["secret/a"]));
-    assert_eq!(outputs, [suback(2, &[ReasonCode::NotAuthorized])], "nothing to route, answered at once");
+    let answered = suback(2, &[ReasonCode::NotAuthorized]);
+    assert_eq!(outputs, [denied("secret/a"), answered], "nothing to route, answered at once");
     let outputs = talk.packet(subscribe(3, &["a"]));
     assert_eq!(stand(&mut talk, &outputs)[0], suback(3, &[ReasonCode::GrantedQoS1]), "a known filter is no new one");
 }
@@ -88,4 +91,33 @@ fn unsuback_says_what_there_was() {
         assert_eq!(outputs, [Output::Send(Packet::UnsubAck(Box::new(unsuback)))]);
         assert_eq!(talk.session.filters().count(), 0);
     }
+}
+
+#[test]
+fn a_voice_may_grant_less_than_was_asked_for() {
+    for (filter, granted) in [("down/#", ReasonCode::Success), ("up/#", ReasonCode::GrantedQoS1)] {
+        let mut talk = Talk::v5();
+        let outputs = talk.packet(subscribe(1, &[filter]));
+        let [Output::Subscribe { subscriptions, .. }] = &outputs[..] else { panic!("{outputs:?}") };
+        assert_eq!(ReasonCode::granted(subscriptions[0].options.qos), granted, "{filter}");
+        assert_eq!(stand(&mut talk, &outputs)[0], suback(1, &[granted]), "{filter}");
+    }
+}
+
+#[test]
+fn what_is_granted_on_a_topic_is_the_most_of_its_filters() {
+    let topic = |text: &str| TopicName::new(text.to_owned()).unwrap();
+    let mut talk = Talk::v311();
+    talk.packet(subscribe(1, &["down/+", "$share/g/down/x/y", "a/b"]));
+    for (name, granted) in [
+        ("down/x", Some(QoS::AtMostOnce)),
+        ("down/x/y", None),
+        ("a/b", Some(QoS::AtLeastOnce)),
+        ("a", None),
+        ("b", None),
+    ] {
+        assert_eq!(talk.session.granted(&topic(name)), granted, "{name}");
+    }
+    talk.packet(subscribe(2, &["a/#", "#"]));
+    assert_eq!(talk.session.granted(&topic("a/b")), Some(QoS::AtLeastOnce));
 }

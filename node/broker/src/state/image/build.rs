@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use fulmar_mqtt::{QoS, TopicFilter};
+use fulmar_platform::registry::{Filed, Restoring};
 use thiserror::Error;
 
 use super::{DepotPart, EntryPart, ExpansionPart, FallenPart, Head, LiveRoutesPart, OriginPart, Part};
@@ -51,6 +52,7 @@ enum Stage {
     Origins,
     Fallen,
     LiveRoutes,
+    Registry,
     Retained,
     Sessions,
     Expansions,
@@ -75,6 +77,7 @@ pub struct Builder {
     keys: HashSet<SessionKey>,
     groups: HashMap<Arc<TopicFilter>, Vec<Member>>,
     epochs: Vec<u64>,
+    registry: Restoring,
 }
 
 enum Open {
@@ -96,6 +99,7 @@ impl Default for Builder {
             keys: HashSet::new(),
             groups: HashMap::new(),
             epochs: Vec::new(),
+            registry: Restoring::default(),
         }
     }
 }
@@ -132,6 +136,7 @@ impl Builder {
             Part::Origin(part) => self.origin(&part),
             Part::Fallen(part) => self.fallen(&part),
             Part::LiveRoutes(part) => self.live_routes(part),
+            Part::Registry(filed) => self.registry(*filed),
             Part::Retained(part) => self.retained(part),
             Part::Session(part) => self.session(*part),
             Part::Expansion(part) => self.expansion(part),
@@ -174,6 +179,7 @@ impl Builder {
         (snapshot.position, snapshot.routes_at) = (head.position, head.routes_at);
         check(head.removed.is_sorted_by(|one, next| one < next), "removed", || "are not in order".to_owned())?;
         head.removed.iter().for_each(|node| snapshot.origins.restore_removed(*node));
+        self.registry = Restoring::new(head.registry_key.clone(), head.registry_last);
         self.head = head;
         Ok(())
     }
@@ -234,6 +240,13 @@ impl Builder {
             check(ascends, "filters", || "are not in order".to_owned())?;
         }
         Ok(())
+    }
+
+    fn registry(&mut self, filed: Filed) -> Result<(), Refusal> {
+        self.proceed(Stage::Registry)?;
+        let (epoch, last) = (filed.presence.as_ref().map_or(0, |presence| presence.epoch), self.head.epoch_last);
+        check(epoch <= last, "presence", || format!("has the epoch {epoch}; the last one given was {last}"))?;
+        self.registry.add(filed)
     }
 
     fn retained(&mut self, part: RetainedPart) -> Result<(), Refusal> {
@@ -425,10 +438,12 @@ impl Builder {
 
     fn complete(&mut self) -> Result<(), Refusal> {
         check(self.stage == Stage::Ended, "it", || "is missing".to_owned())?;
+        self.snapshot.registry = std::mem::take(&mut self.registry).finish()?;
         let (head, ledger) = (&self.head, &mut self.ledger);
         for (field, said, found) in [
             ("sessions", head.sessions, self.snapshot.sessions.size() as u64),
             ("retained", head.retained, self.snapshot.retained.len() as u64),
+            ("devices", head.devices, self.snapshot.registry.device_count() as u64),
             ("books.queued", head.books.queued, ledger.books.queued),
             ("bytes", head.bytes, ledger.bytes),
         ] {

@@ -57,6 +57,11 @@ fn rich() -> Bench {
     bench.release("b", Epoch(2));
     bench.pass_s(1);
     bench.run(down(TWO));
+    bench.run_all(devices::seeds());
+    bench.run(devices::put(devices::device("late", false, 60)));
+    let exclusive_client_id = Some("client".into());
+    bench.claim(Claim { key: devices::device_key("p_d"), exclusive_client_id, ..claim("", ONE, 60) });
+    bench.run(Command::Registry(Box::new(fulmar_platform::registry::Change::Key(fulmar_platform::Secret::new("k")))));
     bench
 }
 
@@ -70,7 +75,7 @@ fn everything_comes_back() {
     assert_eq!(restored, snapshot);
     assert_eq!(sharing(&restored), sharing(&snapshot));
     let names: std::collections::BTreeSet<_> = snapshot.parts().map(|part| part.name()).collect();
-    assert_eq!(names.len(), 9, "all but continued subscriptions: {names:?}");
+    assert_eq!(names.len(), 10, "all but continued subscriptions: {names:?}");
     let state = State::restore(restored);
     audit(&state);
     assert_eq!(state.generation_of(ONE), Some(Generation(1)));

@@ -3,6 +3,7 @@
 mod bounds;
 mod claims;
 mod delivery;
+mod devices;
 mod expansion;
 mod image;
 mod live;
@@ -69,7 +70,15 @@ fn will(to: &str, delay_s: u32) -> Will {
 }
 
 fn claim(name: &str, node: NodeId, expiry_s: u32) -> Claim {
-    Claim { key: key(name), node, generation: Generation(1), clean_start: false, expiry_s, will: None }
+    Claim {
+        key: key(name),
+        node,
+        generation: Generation(1),
+        clean_start: false,
+        expiry_s,
+        will: None,
+        exclusive_client_id: None,
+    }
 }
 
 fn publish(publication: Publication) -> Command {

@@ -3,13 +3,21 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use fulmar_platform::registry::{Event, Status};
+
 use super::*;
 use crate::state::command::Replay;
 
-const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+/// The last two are devices.
+const NAMES: [&str; 6] = ["a", "b", "c", "d", "p_d", "p_e"];
+const DEVICES: [&str; 2] = ["p_d", "p_e"];
 const TOPICS: [&str; 4] = ["t", "t/u", "v", "t/w"];
 const FILTERS: [&str; 7] = ["t", "t/#", "+", "#", "$share/g/t", "$share/g/#", "$share/h/+"];
 const EXPIRIES: [u32; 4] = [0, 5, 60, 3600];
+
+fn key(name: &str) -> SessionKey {
+    if DEVICES.contains(&name) { devices::device_key(name) } else { super::key(name) }
+}
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -19,6 +27,19 @@ enum Step {
         clean_start: bool,
         expiry: usize,
         will: Option<(usize, u32, bool)>,
+        /// Of a device: with the client id that both may have.
+        exclusive: bool,
+    },
+    PutDevice {
+        which: usize,
+        frozen: bool,
+        timeout_s: u32,
+    },
+    DeleteDevice {
+        which: usize,
+    },
+    CutDevice {
+        which: usize,
     },
     Release {
         who: usize,
@@ -106,13 +127,20 @@ fn qos() -> impl Strategy<Value = QoS> {
 
 fn step() -> impl Strategy<Value = Step> {
     let who = || 0..NAMES.len();
+    let which = || 0..DEVICES.len();
     let to = || 0..TOPICS.len();
     let expiry = || proptest::option::of(0..20_u64);
     let will = proptest::option::of((to(), 0..10_u32, any::<bool>()));
     let seqs = || vec(0..12_u64, 0..3);
     prop_oneof![
-        4 => (who(), 1..4_u64, prop::bool::weighted(0.2), 0..EXPIRIES.len(), will).prop_map(
-            |(who, node, clean_start, expiry, will)| Step::Claim { who, node, clean_start, expiry, will }),
+        5 => (who(), 1..4_u64, prop::bool::weighted(0.2), 0..EXPIRIES.len(), will, any::<bool>()).prop_map(
+            |(who, node, clean_start, expiry, will, exclusive)| {
+                Step::Claim { who, node, clean_start, expiry, will, exclusive }
+            }),
+        2 => (which(), prop::bool::weighted(0.3), 0..9_u32)
+            .prop_map(|(which, frozen, timeout_s)| Step::PutDevice { which, frozen, timeout_s }),
+        1 => which().prop_map(|which| Step::DeleteDevice { which }),
+        1 => which().prop_map(|which| Step::CutDevice { which }),
         3 => (who(), any::<bool>(), proptest::option::weighted(0.2, 0..EXPIRIES.len()))
             .prop_map(|(who, discard_will, expiry)| Step::Release { who, discard_will, expiry }),
         9 => (who(), 0..FILTERS.len(), qos(), any::<(bool, bool)>(), proptest::option::of(1..4_u32))
@@ -146,6 +174,8 @@ struct Pair {
     generations: BTreeMap<u64, u64>,
     at: LogTime,
     last: Option<(Batch, Vec<Outcome>)>,
+    /// Epoch of the last status of each device, and whether it was that it went.
+    told: BTreeMap<String, (u64, bool)>,
 }
 
 impl Pair {
@@ -162,15 +192,29 @@ impl Pair {
     fn commands(&mut self, step: &Step) -> Vec<Command> {
         let generation = |pair: &Pair, node: u64| Generation(pair.generations.get(&node).copied().unwrap_or(1));
         vec![match step.clone() {
-            Step::Claim { who, node, clean_start, expiry, will } => {
+            Step::Claim { who, node, clean_start, expiry, will, exclusive } => {
                 let will = will.map(|(to, delay_s, retain)| Will {
                     publication: Arc::new(self.publication(to, QoS::AtLeastOnce, retain, 9, None)),
                     message_expiry_s: retain.then_some(3),
                     delay_s,
                 });
                 let (node, generation, expiry_s) = (NodeId(node), generation(self, node), EXPIRIES[expiry]);
-                Command::Claim(Box::new(Claim { key: key(NAMES[who]), node, generation, clean_start, expiry_s, will }))
+                Command::Claim(Box::new(Claim {
+                    key: key(NAMES[who]),
+                    node,
+                    generation,
+                    clean_start,
+                    expiry_s,
+                    will,
+                    exclusive_client_id: exclusive.then(|| "same".into()),
+                }))
             }
+            Step::PutDevice { which, frozen, timeout_s } => {
+                let node_id = DEVICES[which].strip_prefix("p_").unwrap();
+                devices::put(devices::device(node_id, frozen, timeout_s))
+            }
+            Step::DeleteDevice { which } => devices::delete(DEVICES[which]),
+            Step::CutDevice { which } => devices::disconnect(DEVICES[which]),
             Step::Release { who, discard_will, expiry } => {
                 let (key, epoch, expiry_s) = (key(NAMES[who]), self.epoch(who), expiry.map(|at| EXPIRIES[at]));
                 Command::Release(Release { key, epoch, discard_will, expiry_s, sent_below: None })
@@ -259,6 +303,11 @@ impl Pair {
         assert_eq!(self.two.apply(&batch, &mut two).as_ref(), Ok(&outcomes));
         assert_eq!(one, two);
         assert_eq!(outcomes.len(), batch.commands.len());
+        for effect in &one {
+            let Effect::Registry(Event::Status(Status { device, online, epoch, .. })) = effect else { continue };
+            let before = self.told.insert(device.id.to_string(), (*epoch, !online));
+            assert!(before < Some((*epoch, !online)), "{} after {before:?}: {effect:?}", device.id);
+        }
         let changed = answers(&self.one) != before.0;
         assert!(!changed || self.one.subscriptions_version() > before.1, "another answer under the same version");
         if seq == 0 {
@@ -279,8 +328,23 @@ impl Pair {
         assert_eq!(image::sharing(&imaged), image::sharing(&one));
         audit(&self.one);
         audit(&self.two);
+        check_devices(&self.one);
         live::check_answers(&self.one);
         assert_eq!(answers(&self.one), answers(&self.two));
+    }
+}
+
+/// The registry says that a device is online exactly while somebody, dead or alive, holds its session.
+fn check_devices(state: &State) {
+    for id in DEVICES {
+        let session = state.kept.sessions.get(&key(id));
+        let Some((_, presence)) = state.registry().device(id) else {
+            assert!(session.is_none() && !state.device_online(id));
+            continue;
+        };
+        let holder = session.and_then(|session| session.owner()).map(|owner| owner.epoch.0);
+        assert_eq!(presence.online.then_some(presence.epoch), holder);
+        assert_eq!(state.device_online(id), state.session(&key(id)).is_some_and(|view| view.owner.is_some()));
     }
 }
 
@@ -304,8 +368,8 @@ proptest! {
     fn replicas_agree(batches in vec(vec(step(), 1..6), 1..60)) {
         let state = || State::new(Limits { queue_entries_max: 8, ..Limits::default() });
         let mut pair =
-            Pair { one: state(), two: state(), seq: 0, generations: BTreeMap::new(), at: LogTime(0), last: None };
-        pair.run((1..4).map(|node| up(NodeId(node), 1)).collect());
+            Pair { one: state(), two: state(), seq: 0, generations: BTreeMap::new(), at: LogTime(0), last: None, told: BTreeMap::new() };
+        pair.run((1..4).map(|node| up(NodeId(node), 1)).chain(devices::seeds()).collect());
         for steps in batches {
             let mut commands = Vec::new();
             for step in &steps {
@@ -340,6 +404,7 @@ proptest! {
         }
         pair.check();
         prop_assert_eq!(pair.one.session_count(), 0);
+        prop_assert!(DEVICES.iter().all(|id| pair.one.registry().device(id).is_none_or(|(_, presence)| !presence.online)));
         prop_assert!(pair.one.next_due().is_none_or(|at| at > pair.at));
         prop_assert_eq!(pair.one.books().queued, 0);
         prop_assert!(pair.one.routes.is_empty() && pair.one.live.is_empty() && pair.one.kept.groups.is_empty());

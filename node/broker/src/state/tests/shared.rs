@@ -10,6 +10,28 @@ fn held(bench: &Bench, names: &[&str]) -> Vec<usize> {
     names.iter().map(|name| bench.queue(name).len()).collect()
 }
 
+/// What a publish comes to that the group gets through the log.
+fn served(receivers: u32) -> Outcome {
+    Outcome::Shared { receivers, groups: vec![Arc::new(filter(GROUP))] }
+}
+
+#[test]
+fn the_outcome_says_whether_the_log_has_served_the_group() {
+    let mut bench = Bench::new();
+    let clean = bench.claim(claim("clean", ONE, 0)).epoch;
+    bench.subscribe("clean", clean, &[(GROUP, Q1)]);
+    let publisher = bench.claim(claim("p", ONE, 60)).epoch;
+    let publish = |packet_id| {
+        let publication = Arc::new(message("t", "x", QoS::ExactlyOnce));
+        let received = Some((key("p"), publisher, packet_id));
+        Command::Publish(Box::new(PublishCommand { publication, received, only: None, epoch: None }))
+    };
+    assert_eq!(bench.run(publish(1)), Outcome::Published { receivers: 0 }, "live: the accepting node chooses");
+    bench.session("durable", &[(GROUP, Q1)]);
+    assert_eq!(bench.run(publish(2)), served(1));
+    assert_eq!(bench.run(publish(2)), served(0), "sent again, it has been served");
+}
+
 #[test]
 fn durable_as_soon_as_one_member_is_persistent() {
     let mut bench = Bench::new();
@@ -61,7 +83,7 @@ fn a_full_member_is_passed_over() {
 fn qos_0_is_delivered_by_the_chosen_owner() {
     let mut bench = Bench::new();
     bench.session("a", &[(GROUP, QoS::AtMostOnce)]);
-    assert_eq!(bench.publish("t", "x", Q1), Outcome::Published { receivers: 1 });
+    assert_eq!(bench.publish("t", "x", Q1), served(1));
     let [Effect::Deliver { key: to, delivery, .. }] = &bench.effects[..] else { panic!("{:?}", bench.effects) };
     assert_eq!((to, delivery.qos), (&key("a"), QoS::AtMostOnce));
     assert_eq!(bench.state.books().created, 0);
@@ -123,6 +145,6 @@ fn one_session_may_get_it_both_ways() {
     let mut bench = Bench::with(Limits { queue_entries_max: 1, ..Limits::default() });
     bench.session("a", &[(GROUP, Q1), ("t", Q1)]);
     // The second entry pushes out the first of the same message: counted once, given back once.
-    assert_eq!(bench.publish("t", "x", Q1), Outcome::Published { receivers: 2 });
+    assert_eq!(bench.publish("t", "x", Q1), served(2));
     assert_eq!((held(&bench, &["a"]), bench.state.books().dropped(Dropped::QueueFull)), (vec![1], 1));
 }

@@ -147,3 +147,20 @@ fn an_expired_session_books_its_queue() {
     assert_eq!(bench.state.books().dropped(Dropped::SessionExpired), 1);
     assert_eq!(bench.state.bytes(), 0);
 }
+
+#[test]
+fn what_the_server_says_is_queued_and_told_to_every_node() {
+    let mut bench = Bench::new();
+    bench.session("a", &[("t", QoS::AtLeastOnce)]);
+    for (to, receivers) in [("t", 1), ("nobody", 0)] {
+        let said = Publication { retain: true, ..message(to, "x", QoS::AtLeastOnce) };
+        let outcome = bench.run(Command::Announce(Arc::new(said)));
+        assert_eq!(outcome, Outcome::Published { receivers });
+        assert_eq!(fired(&bench.effects), 1, "{to}");
+    }
+    assert_eq!((bench.state.retained().len(), bench.state.books().queued), (0, 1));
+    bench.run(Command::SetLimits(Limits { replicated_bytes_max: 1, ..Limits::default() }));
+    let said = message("t", "x", QoS::AtLeastOnce);
+    assert!(matches!(bench.run(Command::Announce(Arc::new(said))), Outcome::Refused(_)));
+    assert_eq!(fired(&bench.effects), 0);
+}

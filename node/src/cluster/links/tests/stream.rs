@@ -72,8 +72,11 @@ impl Ground for Node {
         self.acts.load(Ordering::SeqCst)
     }
 
-    fn alive(&self, run: Run) -> bool {
-        self.alive.lock().contains(&run)
+    fn while_alive(&self, run: Run, then: &mut dyn FnMut()) {
+        let alive = self.alive.lock();
+        if alive.contains(&run) {
+            then();
+        }
     }
 }
 
@@ -301,6 +304,19 @@ async fn what_a_dead_run_has_not_acknowledged_is_lost_once_and_the_next_run_coun
     let figures = one.links.figures();
     assert_eq!((figures.books.node_lost, figures.books.confirmed, figures.unaccounted()), (5, 4, 0));
     assert_eq!(figures.up, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_comes_too_early_does_not_end_the_link_to_its_run() {
+    let (one, two) = pair().await;
+    let (ended, early) = (Arc::default(), (two.run().0, Generation(2)));
+    // It comes up between the refusal and what follows from it.
+    assert_eq!(push(&one, early, 0, &ended), Pushed::Taken);
+    let mut answers = one.links.accept(early, tokio_stream::pending()).unwrap();
+    let refused = answers.next().await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    assert_eq!(push(&one, early, 1, &ended), Pushed::Taken);
+    assert_eq!(*ended.lock(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,12 +6,15 @@ use fulmar_broker::{Generation, NodeId, SessionKey, Via};
 use fulmar_mqtt::packet::{RetainHandling, SubscriptionOptions};
 use fulmar_mqtt::property::{ForwardProperties, ForwardProperty};
 use fulmar_mqtt::{QoS, TopicFilter, TopicName};
+use fulmar_platform::registry::{Change, Device, Expect, Record};
+use fulmar_platform::{Dialect, Secret};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::cluster::wire::registry;
 
-const PARTS: u32 = 11;
+const PARTS: u32 = 12;
 
 /// Parts of any content that a message can carry.
 struct Random(StdRng);
@@ -32,6 +35,11 @@ impl Random {
 
     fn some<T>(&mut self, one: impl Fn(&mut Random) -> T) -> Option<T> {
         self.0.random::<bool>().then(|| one(self))
+    }
+
+    fn one_of<T>(&mut self, mut all: Vec<T>) -> T {
+        let at = self.0.random_range(0..all.len());
+        all.swap_remove(at)
     }
 
     fn bytes(&mut self) -> Bytes {
@@ -85,7 +93,7 @@ impl Random {
     }
 
     fn outcome(&mut self) -> Outcome {
-        match self.0.random_range(0..7) {
+        match self.0.random_range(0..8) {
             0 => Outcome::Done,
             1 => Outcome::Claimed(Box::new(Claimed {
                 epoch: Epoch(self.number()),
@@ -103,6 +111,7 @@ impl Random {
             3 => Outcome::Unsubscribed(self.list(|random| random.0.random())),
             4 => Outcome::Published { receivers: self.0.random() },
             5 => Outcome::Stale,
+            6 => Outcome::Registry(self.one_of(registry::tests::outcomes())),
             _ => Outcome::Refused([ReasonCode::QuotaExceeded, ReasonCode::PacketTooLarge][self.0.random_range(0..2)]),
         }
     }
@@ -179,6 +188,9 @@ impl Random {
                 sessions: self.number(),
                 retained: self.number(),
                 removed: self.list(Random::node),
+                registry_key: self.some(|random| Secret::new(&random.text())),
+                registry_last: self.number(),
+                devices: self.number(),
             })),
             1 => Part::Origin(OriginPart {
                 node: self.node(),
@@ -215,6 +227,7 @@ impl Random {
                 generation: Generation(self.number()),
                 filters: self.list(|random| random.subscription().filter),
             }),
+            10 => Part::Registry(Box::new(self.one_of(registry::tests::filed()))),
             _ => Part::End,
         }
     }
@@ -260,7 +273,15 @@ fn a_state_comes_back() {
     let mut commands = Vec::new();
     let mut random = Random(StdRng::seed_from_u64(7));
     for (number, name) in ["a", "b", "c"].iter().enumerate() {
-        let claim = Claim { key: key(name), node, generation, clean_start: false, expiry_s: 60, will: None };
+        let claim = Claim {
+            key: key(name),
+            node,
+            generation,
+            clean_start: false,
+            expiry_s: 60,
+            will: None,
+            exclusive_client_id: None,
+        };
         commands.push(Command::Claim(Box::new(claim)));
         let options = SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() };
         let filters = ["#", "$share/g/#"].map(|text| TopicFilter::new(text).unwrap());
@@ -272,8 +293,34 @@ fn a_state_comes_back() {
         let publish = PublishCommand { publication: Arc::new(publication), received: None, only: None, epoch: None };
         commands.push(Command::Publish(Box::new(publish)));
     }
+    let mut expect = [Expect::Absent, Expect::Anything].into_iter().cycle();
+    let mut put = |record| Box::new(Change::Put { record, expect: expect.next().unwrap() });
+    let records = registry::tests::records();
+    let suits = |record: &&Record| !matches!(record, Record::Product(product) if product.dialect != Dialect::Aliyun);
+    let named = |id: &str| records.iter().filter(suits).find(|record| record.id() == id).cloned().unwrap();
+    // What the device refers to, and everything that refers to nothing or to that.
+    for record in [named("a"), named("p\u{e9}"), named("u"), named("MQTT"), named("s")] {
+        commands.push(Command::Registry(put(record)));
+    }
+    if let (Record::Device(device), Record::Device(bare)) = (named("p_n"), named("p_n")) {
+        let gateway = Device {
+            id: "g".into(),
+            node_id: "g".into(),
+            gateway_id: "".into(),
+            product_id: "p\u{e9}".into(),
+            ..(*bare).clone()
+        };
+        let device = Device { product_id: "p\u{e9}".into(), frozen: false, ..(*device).clone() };
+        commands.extend([gateway, device].map(|device| Command::Registry(put(Record::Device(Arc::new(device))))));
+    }
+    commands.push(Command::Registry(Box::new(Change::Key(Secret::new("k")))));
+    let key = SessionKey::new("default", "aliyun", "p_n");
+    let (will, exclusive_client_id) = (None, Some("c".into()));
+    let claim = Claim { key, node, generation, clean_start: true, expiry_s: 0, will, exclusive_client_id };
+    commands.push(Command::Claim(Box::new(claim)));
     let mut state = State::new(Limits::default());
     state.apply(&Batch { node, generation, seq: 1, term: None, at: LogTime(5), commands }, &mut Vec::new()).unwrap();
+    assert!(state.device_online("p_n") && state.registry().records().count() == 7);
     let snapshot = state.snapshot();
     let mut builder = Builder::default();
     for part in snapshot.parts() {
@@ -311,6 +358,11 @@ fn errors_name_the_field() {
             "expansion.receivers[0].group has a '#'",
         ),
         (Message::LiveRoutes(Default::default()), "live_routes.run is missing"),
+        (Message::Registry(Default::default()), "registry.oid is 0, out of its range"),
+        (
+            results(proto::Outcome { outcome: Some(OutcomeMessage::Registry(Default::default())) }),
+            "results.outcomes[1].registry.outcome is missing",
+        ),
         (
             Message::LiveRoutes(proto::SnapshotLiveRoutes {
                 run: Some(proto::NodeRun { node: 1, generation: 1 }),
@@ -379,4 +431,11 @@ fn errors_name_the_field() {
     assert_eq!(decode_part(record(1)).unwrap_err().to_string(), "part is missing");
     assert!(decode_part(record(2)).unwrap_err().to_string().starts_with("format_version has the format version 2"));
     assert!(decode_part(Bytes::from_static(&[0xFF])).unwrap_err().to_string().starts_with("the message is no message"));
+}
+
+#[test]
+fn the_shared_subscriptions_that_were_served_come_back() {
+    let groups = ["$share/g/t", "$share/h/+"].map(|text| Arc::new(TopicFilter::new(text).unwrap())).to_vec();
+    let outcome = Outcome::Shared { receivers: 3, groups };
+    assert_eq!(Outcome::from_message(outcome.to_message()), Ok(outcome));
 }

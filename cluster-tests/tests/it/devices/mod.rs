@@ -1,0 +1,31 @@
+//! Devices of four clouds on three nodes: one connection for each of them, and no topics but their own.
+
+mod permissions;
+mod takeovers;
+
+use cluster_tests::devices::Device;
+use cluster_tests::harness::{Cluster, ClusterOptions};
+use cluster_tests::raw::RawClient;
+use cluster_tests::rest::Rest;
+use fulmar_mqtt::{ReasonCode, Version};
+use tokio::net::TcpStream;
+
+use crate::support::SOON;
+
+/// Three nodes that know these devices.
+async fn cluster(devices: &[Device]) -> (Cluster, Rest) {
+    let options = ClusterOptions { rest: true, ..ClusterOptions::default() };
+    let cluster = Cluster::start(3, options).await.unwrap();
+    let rest = Rest::sign_in(cluster.member(0).rest).await.unwrap();
+    rest.add_products().await.unwrap();
+    rest.add(devices).await.unwrap();
+    (cluster, rest)
+}
+
+/// A device's connection to a node.
+async fn connect(cluster: &Cluster, node: usize, device: &Device) -> RawClient<TcpStream> {
+    let mut client = RawClient::tcp(cluster.mqtt(node), Version::V311).await.unwrap();
+    let connack = client.handshake(device.connect(), SOON).await.unwrap();
+    assert_eq!(connack.reason, ReasonCode::Success, "{device:?} at node {node}");
+    client
+}

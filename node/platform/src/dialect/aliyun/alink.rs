@@ -1,0 +1,201 @@
+//! Alink JSON: requests of the thing model, and their replies.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fulmar_mqtt::{QoS, TopicName};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::topics::{Up, up};
+use super::voice::{Space, Spoken};
+use super::{gateway, told};
+use crate::dialect::{Answers, Downlink, Report, Told, Uplink};
+use crate::registry::{Change, Device, Expect, Record, Registry};
+
+/// Tags of a device, and bytes of a key and of a value.
+const TAGS_MAX: usize = 100;
+const TAG_KEY_BYTES_MAX: usize = 128;
+const TAG_VALUE_BYTES_MAX: usize = 512;
+
+/// What a request is answered with if it fails: a code and its text.
+pub(super) type Failure = (u32, &'static str);
+
+pub(super) const BAD_PARAMETERS: Failure = (460, "request parameter error");
+const NOT_SERVED: Failure = (404, "request not found");
+const NO_CONFIGURATION: Failure = (6710, "no data");
+
+/// A request. What it lacks is empty: devices leave out a lot.
+pub(super) struct Request {
+    /// A text or a number, as it came.
+    pub(super) id: Value,
+    pub(super) params: Value,
+    /// It wants a reply.
+    ack: bool,
+}
+
+impl Request {
+    /// `None` if it is no JSON object.
+    pub(super) fn parse(payload: &[u8]) -> Option<Request> {
+        let mut fields = serde_json::from_slice::<Map<String, Value>>(payload).ok()?;
+        let id = fields.remove("id").filter(|id| id.is_string() || id.is_number());
+        let ack = fields.get("sys").and_then(|sys| sys.get("ack")).and_then(Value::as_u64);
+        Some(Request {
+            id: id.unwrap_or_else(no_id),
+            params: fields.remove("params").unwrap_or_default(),
+            ack: ack != Some(0),
+        })
+    }
+
+    /// The id as text; a new one if there is none.
+    pub(super) fn id_text(&self, uplink: &Uplink<'_>) -> Box<str> {
+        match &self.id {
+            Value::String(text) if text.is_empty() => hex::encode(uplink.entropy).into(),
+            Value::String(text) => text.as_str().into(),
+            other => other.to_string().into(),
+        }
+    }
+}
+
+fn no_id() -> Value {
+    Value::String(String::new())
+}
+
+/// In the order that the platform writes it.
+#[derive(Serialize)]
+struct Reply<'a> {
+    code: u32,
+    data: Value,
+    id: Value,
+    message: &'a str,
+    method: String,
+    version: &'a str,
+}
+
+/// A message of the platform to the device.
+pub(super) fn downlink(topic: &str, payload: String) -> Option<Downlink> {
+    // Whoever asked is connected; a reply to one who is not would come too late.
+    Some(Downlink { topic: TopicName::new(topic).ok()?, payload: Bytes::from(payload), qos: QoS::AtMostOnce })
+}
+
+/// Reads a request, has it served and replies on `{topic}_reply`. The method of the reply is that of the topic.
+pub(super) fn serve(
+    uplink: &Uplink<'_>,
+    method: String,
+    answers: &mut Answers,
+    serve: impl FnOnce(&Request, &mut Answers) -> Result<Value, Failure>,
+) {
+    let request = Request::parse(uplink.payload);
+    let outcome = request.as_ref().ok_or(BAD_PARAMETERS).and_then(|request| serve(request, answers));
+    let (code, message, data) = match outcome {
+        Ok(data) => (200, "success", data),
+        Err((code, message)) => {
+            // Whoever is told that it failed has changed nothing.
+            *answers = Answers { problem: Some(message), ..Answers::default() };
+            (code, message, Value::Object(Map::new()))
+        }
+    };
+    if request.as_ref().is_some_and(|request| !request.ack) {
+        return;
+    }
+    let id = request.map_or_else(no_id, |request| request.id);
+    let reply = Reply { code, data, id, message, method, version: "1.0" };
+    let reply = serde_json::to_string(&reply).ok();
+    answers.downlinks.extend(reply.and_then(|reply| downlink(&format!("{}_reply", uplink.topic), reply)));
+}
+
+/// Serves `/sys/{pk}/{dn}/thing/{tail}`.
+pub(super) fn thing(voice: &Spoken, uplink: &Uplink<'_>, space: &Space, tail: &str, answers: &mut Answers) {
+    let device = &space.device;
+    let report = |request_id, what| Report { device: device.id.clone(), request_id, what };
+    let Some(up) = up(tail) else {
+        answers.problem = Some("not for the platform");
+        return;
+    };
+    match up {
+        Up::Raw => {
+            let message = Told::Message { topic: uplink.topic.detached(), payload: uplink.payload.clone() };
+            answers.reports.push(report(hex::encode(uplink.entropy).into(), message));
+            return;
+        }
+        Up::RawResponse => {
+            let id = hex::encode(uplink.entropy).into();
+            answers.reports.push(report(id, Told::Response(uplink.payload.clone())));
+            return;
+        }
+        Up::Response => {
+            match Request::parse(uplink.payload) {
+                Some(request) => {
+                    let what = Told::Response(uplink.payload.clone());
+                    answers.reports.push(report(request.id_text(uplink), what));
+                }
+                None => answers.problem = Some("the response is no JSON object"),
+            }
+            return;
+        }
+        _ => {}
+    }
+    let method = format!("thing.{}", tail.replace('/', "."));
+    serve(uplink, method, answers, |request, answers| {
+        let empty = Ok(Value::Object(Map::new()));
+        let params = &request.params;
+        let mut tell = |what| answers.reports.push(report(request.id_text(uplink), what));
+        match up {
+            Up::Properties => tell(Told::Properties(told::properties(params).ok_or(BAD_PARAMETERS)?)),
+            Up::Event(event) => tell(Told::Event(told::event(event, params).ok_or(BAD_PARAMETERS)?)),
+            Up::Batch => told::batch(params).ok_or(BAD_PARAMETERS)?.into_iter().for_each(tell),
+            Up::UpdateTags => return update_tags(uplink.registry, device, params, answers),
+            Up::DeleteTags => return delete_tags(uplink.registry, device, params, answers),
+            // Nothing is desired of a device, and there is no newer firmware, until somebody has said so.
+            Up::GetDesired | Up::DeleteDesired | Up::GetFirmware => {}
+            Up::GetConfig => return Err(NO_CONFIGURATION),
+            Up::GetTopology => return Ok(gateway::topology(uplink.registry, device)),
+            Up::AddTopology => return gateway::add(voice, uplink.registry, device, params, answers),
+            Up::DeleteTopology => return gateway::delete(voice, uplink.registry, device, params, answers),
+            Up::RegisterSubDevices => return gateway::register(uplink, device, params, answers),
+            Up::RegisterByProxy => return gateway::register_by_proxy(uplink, params, answers),
+            Up::Unknown | Up::Raw | Up::RawResponse | Up::Response => return Err(NOT_SERVED),
+        }
+        empty
+    });
+}
+
+/// `[{"attrKey", "attrValue", "domain"?}]`. What an SDK says about itself, in the domain `SYSTEM`, is no tag.
+fn update_tags(registry: &Registry, device: &Device, params: &Value, answers: &mut Answers) -> Result<Value, Failure> {
+    let given = params.as_array().filter(|given| given.len() <= TAGS_MAX).ok_or(BAD_PARAMETERS)?;
+    let mut tags = registry.device(&device.id).map_or_else(Vec::new, |(kept, _)| kept.record.tags.clone());
+    for tag in given.iter().filter(|tag| tag.get("domain").and_then(Value::as_str) != Some("SYSTEM")) {
+        let text = |name, most| tag.get(name).and_then(Value::as_str).filter(|text: &&str| text.len() <= most);
+        let key = text("attrKey", TAG_KEY_BYTES_MAX).filter(|key| !key.is_empty()).ok_or(BAD_PARAMETERS)?;
+        let value = text("attrValue", TAG_VALUE_BYTES_MAX).ok_or(BAD_PARAMETERS)?;
+        match tags.iter_mut().find(|(known, _)| **known == *key) {
+            Some((_, known)) => *known = value.into(),
+            None => tags.push((key.into(), value.into())),
+        }
+    }
+    if tags.len() > TAGS_MAX {
+        return Err(BAD_PARAMETERS);
+    }
+    put(registry, device, answers, |device| device.tags = tags);
+    Ok(Value::Object(Map::new()))
+}
+
+/// `[{"attrKey"}]`
+fn delete_tags(registry: &Registry, device: &Device, params: &Value, answers: &mut Answers) -> Result<Value, Failure> {
+    let given = params.as_array().filter(|given| given.len() <= TAGS_MAX).ok_or(BAD_PARAMETERS)?;
+    let keys: Option<Vec<&str>> = given.iter().map(|tag| tag.get("attrKey")?.as_str()).collect();
+    let keys = keys.ok_or(BAD_PARAMETERS)?;
+    put(registry, device, answers, |device| device.tags.retain(|(key, _)| !keys.contains(&&**key)));
+    Ok(Value::Object(Map::new()))
+}
+
+/// Changes the device's record, unless that leaves it as it is.
+pub(super) fn put(registry: &Registry, device: &Device, answers: &mut Answers, change: impl FnOnce(&mut Device)) {
+    let Some((kept, _)) = registry.device(&device.id) else { return };
+    let mut changed = (*kept.record).clone();
+    change(&mut changed);
+    if changed != *kept.record {
+        let expect = Expect::Revision(kept.revision);
+        answers.changes.push(Change::Put { record: Record::Device(Arc::new(changed)), expect });
+    }
+}

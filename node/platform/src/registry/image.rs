@@ -1,0 +1,116 @@
+//! The registry taken apart into records, for a snapshot, and put together again. What is derived is not in them.
+
+use super::{Changed, Kept, Kind, ObjectId, Presence, Record, Registry, Shelf};
+use crate::Secret;
+
+/// A record as a snapshot has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filed {
+    pub oid: ObjectId,
+    pub revision: u64,
+    pub record: Record,
+    /// Of a device; of nothing else.
+    pub presence: Option<Presence>,
+}
+
+impl Registry {
+    /// The last revision that was given.
+    #[must_use]
+    pub fn last_revision(&self) -> u64 {
+        self.last
+    }
+
+    /// Everything, ascending by kind, and within a kind by age.
+    pub fn records(&self) -> impl Iterator<Item = Filed> {
+        fn of<T>(kept: &Kept<T>, record: impl Fn(std::sync::Arc<T>) -> Record, presence: Option<&Presence>) -> Filed {
+            let presence = presence.cloned();
+            Filed { oid: kept.oid, revision: kept.revision, record: record(kept.record.clone()), presence }
+        }
+        fn on<'a, T>(
+            shelf: &'a Shelf<T>,
+            record: impl Fn(std::sync::Arc<T>) -> Record + Copy + 'a,
+        ) -> impl Iterator<Item = Filed> + 'a {
+            let sorted = std::iter::once_with(move || {
+                let mut all: Vec<_> = shelf.values().collect();
+                all.sort_unstable_by_key(|kept| kept.oid);
+                all
+            });
+            sorted.flatten().map(move |kept| of(kept, record, None))
+        }
+        let devices = self.devices_by_age.values().filter_map(|device| self.device(&device.id));
+        on(&self.apps, Record::App)
+            .chain(on(&self.products, Record::Product))
+            .chain(devices.map(|(device, presence)| of(device, Record::Device, Some(presence))))
+            .chain(on(&self.users, Record::User))
+            .chain(on(&self.access_keys, Record::AccessKey))
+            .chain(on(&self.access_codes, Record::AccessCode))
+            .chain(on(&self.authorities, Record::Authority))
+            .chain(on(&self.sensoro_apps, Record::SensoroApp))
+    }
+}
+
+/// A registry that is being put together. Takes what [`Registry::records`] gives, in that order.
+#[derive(Debug, Default)]
+pub struct Restoring {
+    registry: Registry,
+    before: Option<(Kind, ObjectId)>,
+}
+
+impl Restoring {
+    #[must_use]
+    pub fn new(key: Option<Secret>, last_revision: u64) -> Restoring {
+        Restoring { registry: Registry { key, last: last_revision, ..Registry::default() }, before: None }
+    }
+
+    /// Takes the next record.
+    ///
+    /// # Errors
+    /// A field that cannot be, and why.
+    pub fn add(&mut self, filed: Filed) -> Result<(), (&'static str, String)> {
+        let Filed { oid, revision, record, presence } = filed;
+        let (kind, registry) = (record.kind(), &mut self.registry);
+        if self.before.replace((kind, oid)).is_some_and(|before| before >= (kind, oid)) {
+            return Err(("oid", format!("{oid} is not in order")));
+        }
+        if revision == 0 || revision > registry.last || oid.number() > revision {
+            return Err(("revision", format!("is {revision}; the last one given was {}", registry.last)));
+        }
+        if registry.find(kind, record.id()).is_some() || registry.check(&record, None).is_err() {
+            return Err(("record", format!("{:?} {} cannot be there too", kind, record.id())));
+        }
+        if presence.is_some() != (kind == Kind::Device) {
+            return Err(("presence", "is there or not against the kind".to_owned()));
+        }
+        registry.refer(&record, true);
+        registry.file(&record, Changed { revision, oid });
+        let Record::Device(device) = &record else { return Ok(()) };
+        let presence = presence.unwrap_or_default();
+        if let Some(client_id) = presence.client_id.clone() {
+            let taken =
+                registry.clients.get(&device.product_id).is_some_and(|clients| clients.contains_key(&client_id));
+            if taken || !presence.online {
+                return Err(("presence", "has a client id that is not the device's".to_owned()));
+            }
+            registry.note_client(&device.product_id, client_id, oid);
+        }
+        if let Some((_, kept)) = registry.devices.get_mut(&*device.id) {
+            *kept = presence;
+        }
+        Ok(())
+    }
+
+    /// The registry.
+    ///
+    /// # Errors
+    /// A record refers to one that has not come.
+    pub fn finish(mut self) -> Result<Registry, (&'static str, String)> {
+        if let Some((kind, id)) = self.registry.dangling() {
+            return Err(("record", format!("{kind:?} {id} is missing")));
+        }
+        let slots: Vec<_> = self.registry.devices_by_age.values().filter_map(|d| self.registry.slot(&d.id)).collect();
+        for slot in slots {
+            self.registry.due.insert_mut(slot, ());
+        }
+        Ok(self.registry)
+    }
+}

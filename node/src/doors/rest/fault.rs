@@ -1,0 +1,120 @@
+//! What goes wrong, in the vendor's form: a status, `error_code` and `error_msg`. Codes that start with `FULMAR` stand
+//! where the vendor's documents are silent.
+
+use fulmar_platform::registry::Kind;
+use serde_json::{Value, json};
+
+use crate::operations::Error;
+
+/// An answer that is none.
+#[derive(Debug, Clone)]
+pub(super) struct Fault {
+    pub(super) status: u16,
+    pub(super) code: &'static str,
+    message: String,
+    /// In the form of the identity service.
+    keystone: bool,
+    pub(super) headers: Vec<(&'static str, String)>,
+    /// What follows on the connection is not read.
+    pub(super) closes: bool,
+}
+
+impl Fault {
+    fn new(status: u16, code: &'static str, message: impl Into<String>) -> Fault {
+        Fault { status, code, message: message.into(), keystone: false, headers: Vec::new(), closes: false }
+    }
+
+    pub(super) fn invalid(what: &str) -> Fault {
+        Fault::new(400, "IOTDA.000006", format!("Invalid input data. {what}"))
+    }
+
+    pub(super) fn format(what: &str) -> Fault {
+        Fault::new(400, "IOTDA.000008", format!("The format of the request is invalid. {what}"))
+    }
+
+    pub(super) fn time(parameter: &str) -> Fault {
+        Fault::new(400, "IOTDA.000009", format!("{parameter} must be a time as in 20151212T121212Z."))
+    }
+
+    pub(super) fn time_order() -> Fault {
+        Fault::new(400, "IOTDA.000010", "start_time must not be after end_time.")
+    }
+
+    pub(super) fn limit() -> Fault {
+        Fault::new(400, "IOTDA.000017", "limit must be a number from 1 to 50.")
+    }
+
+    pub(super) fn paging(what: &str) -> Fault {
+        Fault::new(400, "IOTDA.000018", what)
+    }
+
+    pub(super) fn unauthenticated() -> Fault {
+        Fault::new(401, "IOTDA.000002", "Authentication failed.")
+    }
+
+    pub(super) fn forbidden(what: &str) -> Fault {
+        Fault::new(403, "IOTDA.000021", what)
+    }
+
+    pub(super) fn locked() -> Fault {
+        Fault::new(403, "IOTDA.021102", "Too many failed sign-ins; try again later.")
+    }
+
+    pub(super) fn path() -> Fault {
+        Fault::new(404, "FULMAR.000404", "There is no such path.")
+    }
+
+    pub(super) fn method(methods: &[&str]) -> Fault {
+        let methods = methods.join(", ");
+        let mut fault = Fault::new(405, "FULMAR.000405", format!("The path takes only {methods}."));
+        fault.headers.push(("Allow", methods));
+        fault
+    }
+
+    pub(super) fn slow() -> Fault {
+        Fault { closes: true, ..Fault::new(408, "FULMAR.000408", "The body did not come in time.") }
+    }
+
+    pub(super) fn oversize(bytes_max: usize) -> Fault {
+        Fault { closes: true, ..Fault::new(413, "FULMAR.000413", format!("The body may have {bytes_max} bytes.")) }
+    }
+
+    /// Of the identity service, which writes errors in another form.
+    pub(super) fn identity(status: u16, message: &str) -> Fault {
+        Fault { keystone: true, ..Fault::new(status, "", message) }
+    }
+
+    pub(super) fn body(&self) -> Value {
+        if self.keystone {
+            let title = match self.status {
+                400 => "Bad Request",
+                401 => "Unauthorized",
+                403 => "Forbidden",
+                429 => "Too Many Requests",
+                _ => "Service Unavailable",
+            };
+            return json!({ "error": { "code": self.status, "message": self.message, "title": title } });
+        }
+        json!({ "error_code": self.code, "error_msg": self.message })
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        let text = error.to_string();
+        let (status, code) = match error {
+            Error::Invalid { .. } => return Fault::invalid(&text),
+            Error::Missing { kind: Kind::Device, .. } => (404, "IOTDA.014000"),
+            Error::Missing { kind: Kind::App, .. } => (403, "IOTDA.001000"),
+            Error::Missing { .. } => (404, "FULMAR.000001"),
+            Error::Exists { kind: Kind::Device, .. } => (400, "IOTDA.014031"),
+            Error::Exists { .. } => (409, "FULMAR.000002"),
+            Error::InUse { .. } => (409, "FULMAR.000003"),
+            Error::Contended { .. } => (409, "FULMAR.000004"),
+            Error::Unavailable => (503, "FULMAR.000005"),
+            Error::Full => (503, "FULMAR.000006"),
+            Error::Certificate(_) => (500, "FULMAR.000007"),
+        };
+        Fault::new(status, code, text)
+    }
+}

@@ -1,0 +1,209 @@
+//! The table of routes: what is matched, who may, who answers, and what the OpenAPI document says of it.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use fulmar_platform::registry::Role;
+
+use super::call::{Answer, Call};
+use super::{Fault, apps, authorities, devices, iam, openapi, people, products, sensoro};
+
+type Answering = Pin<Box<dyn Future<Output = Result<Answer, Fault>>>>;
+
+/// Who may call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    Nothing,
+    Role(Role),
+}
+
+/// One operation.
+pub(super) struct Route {
+    pub(super) method: &'static str,
+    /// Parameters in braces.
+    pub(super) path: &'static str,
+    pub(super) needs: Needs,
+    pub(super) name: &'static str,
+    /// Names of the query's parameters.
+    pub(super) query: &'static [&'static str],
+    /// Schemas of the bodies; empty for none.
+    pub(super) takes: &'static str,
+    pub(super) gives: &'static str,
+    pub(super) status: u16,
+    /// Whether a change is written to the log by whoever serves it.
+    pub(super) audited: bool,
+    pub(super) handler: fn(Call) -> Answering,
+}
+
+const VIEWER: Needs = Needs::Role(Role::Viewer);
+const OPERATOR: Needs = Needs::Role(Role::Operator);
+const ADMIN: Needs = Needs::Role(Role::Admin);
+
+const PAGED: &[&str] = &["limit", "marker", "offset", "app_id", "product_name"];
+const DEVICES: &[&str] = &[
+    "product_id",
+    "gateway_id",
+    "is_cascade_query",
+    "node_id",
+    "device_name",
+    "limit",
+    "marker",
+    "offset",
+    "start_time",
+    "end_time",
+    "app_id",
+];
+
+macro_rules! routes {
+    ($($needs:ident $method:literal $path:literal $query:expr, $takes:literal => $status:literal $gives:literal $room:ident::$name:ident;)*) => {
+        &[$(Route {
+            method: $method,
+            path: $path,
+            needs: $needs,
+            name: concat!(stringify!($room), ".", stringify!($name)),
+            query: $query,
+            takes: $takes,
+            gives: $gives,
+            status: $status,
+            audited: !matches!($needs, Needs::Nothing),
+            handler: |call| Box::pin($room::$name(call)),
+        }),*]
+    };
+}
+
+const NOBODY: Needs = Needs::Nothing;
+
+/// Every operation.
+pub(super) const ROUTES: &[Route] = routes! {
+    NOBODY "GET" "/openapi.json" &[], "" => 200 "" openapi::serve;
+    NOBODY "POST" "/v3/auth/tokens" &["nocatalog"], "TokenRequest" => 201 "Token" iam::create_token;
+    VIEWER "GET" "/v3/projects" &["name"], "" => 200 "Projects" iam::list_projects;
+
+    OPERATOR "POST" "/v5/iot/{project_id}/apps" &[], "AppBody" => 201 "App" apps::create;
+    VIEWER "GET" "/v5/iot/{project_id}/apps" &["default_app"], "" => 200 "Apps" apps::list;
+    VIEWER "GET" "/v5/iot/{project_id}/apps/{app_id}" &[], "" => 200 "App" apps::show;
+    OPERATOR "PUT" "/v5/iot/{project_id}/apps/{app_id}" &[], "AppBody" => 200 "App" apps::update;
+    OPERATOR "DELETE" "/v5/iot/{project_id}/apps/{app_id}" &[], "" => 204 "" apps::delete;
+    ADMIN "POST" "/v5/iot/{project_id}/auth/accesscode" &[], "AccessCodeBody" => 201 "AccessCode" apps::create_access_code;
+
+    OPERATOR "POST" "/v5/iot/{project_id}/products" &[], "ProductBody" => 201 "Product" products::create;
+    VIEWER "GET" "/v5/iot/{project_id}/products" PAGED, "" => 200 "Products" products::list;
+    VIEWER "GET" "/v5/iot/{project_id}/products/{product_id}" &["app_id"], "" => 200 "Product" products::show;
+    OPERATOR "PUT" "/v5/iot/{project_id}/products/{product_id}" &[], "ProductBody" => 200 "Product" products::update;
+    OPERATOR "DELETE" "/v5/iot/{project_id}/products/{product_id}" &["app_id"], "" => 204 "" products::delete;
+    VIEWER "GET" "/v5/iot/{project_id}/products/{product_id}/topics" &[], "" => 200 "Topics" products::topics;
+    OPERATOR "PUT" "/v5/iot/{project_id}/products/{product_id}/topics" &[], "Topics" => 200 "Topics" products::set_topics;
+    ADMIN "POST" "/v5/iot/{project_id}/products/{product_id}/ca" &[], "" => 201 "Authority" authorities::create_product_ca;
+
+    OPERATOR "POST" "/v5/iot/{project_id}/devices" &[], "DeviceBody" => 201 "Device" devices::add;
+    VIEWER "GET" "/v5/iot/{project_id}/devices" DEVICES, "" => 200 "Devices" devices::list;
+    VIEWER "GET" "/v5/iot/{project_id}/devices/{device_id}" &[], "" => 200 "Device" devices::show;
+    OPERATOR "PUT" "/v5/iot/{project_id}/devices/{device_id}" &[], "DeviceUpdate" => 200 "Device" devices::update;
+    OPERATOR "DELETE" "/v5/iot/{project_id}/devices/{device_id}" &[], "" => 204 "" devices::delete;
+    OPERATOR "POST" "/v5/iot/{project_id}/devices/{device_id}/action" &["action_id"], "SecretBody" => 200 "DeviceSecret" devices::action;
+    OPERATOR "POST" "/v5/iot/{project_id}/devices/{device_id}/freeze" &[], "" => 204 "" devices::freeze;
+    OPERATOR "POST" "/v5/iot/{project_id}/devices/{device_id}/unfreeze" &[], "" => 204 "" devices::unfreeze;
+    OPERATOR "POST" "/v5/iot/{project_id}/devices/{device_id}/reset-fingerprint" &[], "FingerprintBody" => 200 "Fingerprint" devices::reset_fingerprint;
+    OPERATOR "POST" "/v5/iot/{project_id}/devices/{device_id}/change-gateway" &[], "GatewayBody" => 200 "Device" devices::change_gateway;
+    OPERATOR "POST" "/v5/iot/{project_id}/devices/{device_id}/certificate" &[], "" => 201 "DeviceCertificate" devices::issue_certificate;
+
+    ADMIN "POST" "/v5/iot/{project_id}/certificates" &[], "AuthorityBody" => 201 "Authority" authorities::upload;
+    VIEWER "GET" "/v5/iot/{project_id}/certificates" &[], "" => 200 "Authorities" authorities::list;
+    ADMIN "DELETE" "/v5/iot/{project_id}/certificates/{certificate_id}" &[], "" => 204 "" authorities::delete;
+
+    OPERATOR "POST" "/v5/iot/{project_id}/sensoro-apps" &[], "SensoroAppBody" => 201 "SensoroApp" sensoro::create;
+    VIEWER "GET" "/v5/iot/{project_id}/sensoro-apps" &[], "" => 200 "SensoroApps" sensoro::list;
+    OPERATOR "PUT" "/v5/iot/{project_id}/sensoro-apps/{sensoro_app_id}" &[], "SensoroAppBody" => 200 "SensoroApp" sensoro::update;
+    OPERATOR "POST" "/v5/iot/{project_id}/sensoro-apps/{sensoro_app_id}/reset-secret" &[], "" => 200 "SensoroApp" sensoro::rotate_secret;
+    OPERATOR "POST" "/v5/iot/{project_id}/sensoro-apps/{sensoro_app_id}/records" &[], "SensoroRecord" => 204 "" sensoro::push;
+    OPERATOR "DELETE" "/v5/iot/{project_id}/sensoro-apps/{sensoro_app_id}" &[], "" => 204 "" sensoro::delete;
+
+    ADMIN "POST" "/v5/iot/{project_id}/users" &[], "UserBody" => 201 "User" people::create_user;
+    ADMIN "GET" "/v5/iot/{project_id}/users" &[], "" => 200 "Users" people::list_users;
+    ADMIN "PUT" "/v5/iot/{project_id}/users/{user_name}" &[], "UserUpdate" => 200 "User" people::update_user;
+    ADMIN "DELETE" "/v5/iot/{project_id}/users/{user_name}" &[], "" => 204 "" people::delete_user;
+    ADMIN "POST" "/v5/iot/{project_id}/access-keys" &[], "AccessKeyBody" => 201 "AccessKey" people::create_access_key;
+    ADMIN "GET" "/v5/iot/{project_id}/access-keys" &[], "" => 200 "AccessKeys" people::list_access_keys;
+    ADMIN "DELETE" "/v5/iot/{project_id}/access-keys/{access_key}" &[], "" => 204 "" people::delete_access_key;
+};
+
+/// What is at a path.
+pub(super) enum Found {
+    /// With the parameters of the path.
+    Route(&'static Route, Vec<(&'static str, String)>),
+    /// The path is there, but takes only these methods.
+    OtherMethods(Vec<&'static str>),
+    Nothing,
+}
+
+fn parameter(segment: &'static str) -> Option<&'static str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
+}
+
+/// Finds the route of a path, whose segments are decoded.
+pub(super) fn find(method: &str, segments: &[String]) -> Found {
+    let mut others = Vec::new();
+    for route in ROUTES {
+        let wanted: Vec<&'static str> = route.path.split('/').skip(1).collect();
+        if wanted.len() != segments.len() {
+            continue;
+        }
+        let matches = |(wanted, given): (&&'static str, &String)| match parameter(wanted) {
+            Some(_) => !given.is_empty(),
+            None => **wanted == **given,
+        };
+        if !wanted.iter().zip(segments).all(matches) {
+            continue;
+        }
+        if route.method == method {
+            let named = wanted.iter().zip(segments);
+            let path = named.filter_map(|(wanted, given)| Some((parameter(wanted)?, given.clone()))).collect();
+            return Found::Route(route, path);
+        }
+        others.push(route.method);
+    }
+    if others.is_empty() { Found::Nothing } else { Found::OtherMethods(others) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segments(path: &str) -> Vec<String> {
+        path.split('/').skip(1).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn each_route_is_found_by_its_own_path() {
+        for route in ROUTES {
+            let Found::Route(found, path) = find(route.method, &segments(route.path)) else {
+                panic!("{} {} is not found", route.method, route.path);
+            };
+            assert_eq!(found.name, route.name);
+            assert_eq!(path.len(), route.path.matches('{').count());
+        }
+        let mut names: Vec<_> = ROUTES.iter().map(|route| route.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ROUTES.len(), "names differ");
+    }
+
+    #[test]
+    fn other_paths_and_methods_are_not() {
+        for path in ["/", "/v5", "/v5/iot/p", "/v5/iot/p/devices/", "/v5/iot/p/devices/d/", "/v5/iot//devices", "/v3"] {
+            assert!(matches!(find("GET", &segments(path)), Found::Nothing), "{path}");
+        }
+        match find("PATCH", &segments("/v5/iot/p/devices/d")) {
+            Found::OtherMethods(methods) => assert_eq!(methods, ["GET", "PUT", "DELETE"]),
+            _ => panic!("the path is there"),
+        }
+    }
+
+    #[test]
+    fn only_reading_is_for_viewers() {
+        for route in ROUTES {
+            let viewer = matches!(route.needs, Needs::Role(Role::Viewer));
+            assert!(!viewer || route.method == "GET", "{}", route.name);
+        }
+    }
+}

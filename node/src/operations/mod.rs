@@ -1,0 +1,298 @@
+//! What people and programs do to the registry: between the doors, which speak HTTP or gRPC, and the replicated log.
+//! Checks what comes in, makes ids and secrets, and answers once every live node has applied the change. Absent here:
+//! wire formats, and who may do what.
+
+mod apps;
+mod begin;
+mod certificates;
+mod check;
+mod devices;
+mod import;
+pub mod input;
+mod people;
+mod products;
+mod secrets;
+mod sensoro;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fulmar_broker::state::command::{Command, Outcome};
+use fulmar_platform::registry::{Change, Changed, Expect, Kind, ObjectId, Record, Registry, Rejection};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::dispatch::Dispatch;
+
+pub use apps::NewAccessCode;
+pub use certificates::{Issued, NewAuthority, NewCa};
+pub use devices::{DeviceChange, DeviceFilter, DeviceView, NewDevice, Paging, SecretReset, Which};
+pub use import::{ImportError, Seed};
+pub use people::{NewAccessKey, NewUser};
+pub use products::{NewProduct, ProductChange, access_name, registration_name};
+pub use secrets::hash_password;
+pub use sensoro::{NewSensoroApp, SensoroChange};
+
+/// Time for a change to be committed and applied everywhere.
+const COMMIT: Duration = Duration::from_secs(10);
+
+/// How often a record that others change at the same time is read again before giving up.
+const TRIES_MAX: usize = 8;
+
+/// Why an operation did nothing. `Display` is for whoever asked: it holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Error {
+    #[error("{parameter} {problem}")]
+    Invalid { parameter: String, problem: String },
+    #[error("{} {id} does not exist", name(*kind))]
+    Missing { kind: Kind, id: String },
+    #[error("{} {id} already exists", name(*kind))]
+    Exists { kind: Kind, id: String },
+    #[error("{} {id} is used by a {}", name(*kind), name(*by))]
+    InUse { kind: Kind, id: String, by: Kind },
+    #[error("others keep changing {} {id}", name(*kind))]
+    Contended { kind: Kind, id: String },
+    /// It may have been done all the same, where the log has stopped in between.
+    #[error("the cluster does not take changes now")]
+    Unavailable,
+    #[error("there is no room for it")]
+    Full,
+    #[error("certificates cannot be made: {0}")]
+    Certificate(String),
+}
+
+impl Error {
+    fn invalid(parameter: &str, problem: impl Into<String>) -> Error {
+        Error::Invalid { parameter: parameter.to_owned(), problem: problem.into() }
+    }
+
+    fn missing(kind: Kind, id: &str) -> Error {
+        Error::Missing { kind, id: id.to_owned() }
+    }
+}
+
+/// A kind of record in words.
+#[must_use]
+pub fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::App => "resource space",
+        Kind::Product => "product",
+        Kind::Device => "device",
+        Kind::User => "user",
+        Kind::AccessKey => "access key",
+        Kind::AccessCode => "access code",
+        Kind::Authority => "authority",
+        Kind::SensoroApp => "sensoro app",
+    }
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Operations {
+    dispatch: Arc<Dispatch>,
+}
+
+/// What a change of one record is about.
+struct Target<'a> {
+    kind: Kind,
+    id: &'a str,
+}
+
+impl Operations {
+    #[must_use]
+    pub fn new(dispatch: Arc<Dispatch>) -> Operations {
+        Operations { dispatch }
+    }
+
+    /// Reads what this node has applied. Held only for as long as the read takes.
+    pub fn read<T>(&self, read: impl FnOnce(&Registry) -> T) -> T {
+        read(self.dispatch.replica().read().registry())
+    }
+
+    /// Whether this node may answer: without its lease what it knows may be old.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.dispatch.replica().acts()
+    }
+
+    /// Milliseconds since 1970, by the node's clock.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.dispatch.now().log.0
+    }
+
+    /// Commits one change, and waits until every live node has applied it.
+    async fn commit(&self, change: Change) -> Result<Result<Changed, Rejection>, Error> {
+        let (done, committed) = oneshot::channel();
+        let dispatch = self.dispatch.clone();
+        self.dispatch.replica().propose(
+            vec![Command::Registry(Box::new(change))],
+            Box::new(move |outcomes| {
+                // Within the reply: the index of the change's own entry. Whoever asked may have gone meanwhile.
+                let _ = done.send((outcomes, dispatch.replica().applied()));
+            }),
+        );
+        let finish = async {
+            let (outcomes, index) = committed.await.ok()?;
+            let outcome = outcomes.ok()?.into_iter().next()?;
+            let Outcome::Registry(outcome) = outcome else { return None };
+            if outcome.is_ok() {
+                self.stable(index).await?;
+            }
+            Some(outcome)
+        };
+        tokio::time::timeout(COMMIT, finish).await.ok().flatten().ok_or(Error::Unavailable)
+    }
+
+    /// Commits changes that a dialect asks for, in order, and waits until every live node has applied them.
+    ///
+    /// # Errors
+    /// One was rejected; those after it were not tried.
+    pub async fn apply(&self, changes: Vec<Change>) -> Result<(), Error> {
+        for change in changes {
+            let (kind, id) = about(&change);
+            let rejected = self.commit(change).await?;
+            rejected.map_err(|rejection| said(&Target { kind, id: &id }, &rejection))?;
+        }
+        Ok(())
+    }
+
+    /// Until every live node has applied an entry: what was made at one is then known to all. `None` if that will never
+    /// be known.
+    async fn stable(&self, index: u64) -> Option<()> {
+        if !self.dispatch.links().connected() {
+            return Some(());
+        }
+        let (stable, everywhere) = oneshot::channel();
+        let then = Box::new(move || {
+            // Whoever asked may have gone meanwhile.
+            let _ = stable.send(());
+        });
+        self.dispatch.replica().when_stable(index, then);
+        everywhere.await.ok()
+    }
+
+    async fn create(&self, target: Target<'_>, record: Record) -> Result<Changed, Error> {
+        let rejected = self.commit(Change::Put { record, expect: Expect::Absent }).await?;
+        rejected.map_err(|rejection| said(&target, &rejection))
+    }
+
+    /// Puts whatever was there before.
+    async fn replace(&self, target: Target<'_>, record: Record) -> Result<Changed, Error> {
+        let rejected = self.commit(Change::Put { record, expect: Expect::Anything }).await?;
+        rejected.map_err(|rejection| said(&target, &rejection))
+    }
+
+    /// Reads a record and puts it changed, again and again while others change it in between. `revise` gives the record
+    /// and the revision that it was made from, and whatever else the caller wants of it.
+    async fn revise<T>(
+        &self,
+        target: Target<'_>,
+        mut revise: impl FnMut(&Registry) -> Result<(Record, u64, T), Error>,
+    ) -> Result<T, Error> {
+        for _ in 0..TRIES_MAX {
+            let (record, revision, kept) = self.read(&mut revise)?;
+            match self.commit(Change::Put { record, expect: Expect::Revision(revision) }).await? {
+                Ok(_) => return Ok(kept),
+                Err(Rejection::Conflict) => {}
+                Err(rejection) => return Err(said(&target, &rejection)),
+            }
+        }
+        Err(Error::Contended { kind: target.kind, id: target.id.to_owned() })
+    }
+
+    /// Deletes a record as it is now.
+    ///
+    /// # Errors
+    /// It is not there, or others refer to it.
+    pub async fn delete(&self, kind: Kind, id: &str) -> Result<(), Error> {
+        let target = Target { kind, id };
+        let change = Change::Delete { kind, id: id.into(), expect: Expect::Anything };
+        let rejected = self.commit(change).await?;
+        rejected.map(|_| ()).map_err(|rejection| said(&target, &rejection))
+    }
+
+    /// Closes a device's connection, if it has one.
+    async fn disconnect(&self, device: &str) -> Result<(), Error> {
+        // One that is gone has no connection.
+        self.commit(Change::Disconnect { device: device.into() }).await.map(|_| ())
+    }
+}
+
+/// What a change is about; the key is the cluster's own.
+fn about(change: &Change) -> (Kind, String) {
+    match change {
+        Change::Put { record, .. } => (record.kind(), record.id().to_owned()),
+        Change::Delete { kind, id, .. } => (*kind, id.to_string()),
+        Change::Disconnect { device } => (Kind::Device, device.to_string()),
+        Change::Key(_) => (Kind::AccessKey, String::new()),
+    }
+}
+
+fn said(target: &Target<'_>, rejection: &Rejection) -> Error {
+    let (kind, id) = (target.kind, target.id.to_owned());
+    match rejection {
+        Rejection::Exists => Error::Exists { kind, id },
+        Rejection::Missing => Error::Missing { kind, id },
+        Rejection::Conflict => Error::Contended { kind, id },
+        Rejection::Dangling(other) => {
+            Error::invalid(&format!("{} of {} {id}", name(*other), name(kind)), "does not exist")
+        }
+        Rejection::InUse(by) => Error::InUse { kind, id, by: *by },
+        Rejection::Full => Error::Full,
+    }
+}
+
+/// One page of what is ordered from new to old.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// Of everything that was asked for, on whatever page.
+    pub count: usize,
+    /// The last of this page: what the next one is asked for with.
+    pub marker: Option<ObjectId>,
+}
+
+/// Cuts a page out of everything, whose order is newest first.
+fn page<T>(all: impl Iterator<Item = (ObjectId, T)>, paging: &Paging) -> Page<T> {
+    let (mut items, mut count, mut marker, mut passed) = (Vec::new(), 0, None, 0);
+    for (oid, item) in all {
+        count += 1;
+        if oid >= paging.marker || items.len() >= paging.limit {
+            continue;
+        }
+        if passed < paging.offset {
+            passed += 1;
+            continue;
+        }
+        marker = Some(oid);
+        items.push(item);
+    }
+    Page { items, count, marker }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn oid(number: u64) -> ObjectId {
+        ObjectId::new(7, number)
+    }
+
+    #[test]
+    fn pages_walk_from_new_to_old_without_overlap() {
+        let all = || (1..=23).rev().map(|number| (oid(number), number));
+        let mut paging = Paging { limit: 10, marker: ObjectId([0xff; 12]), offset: 0 };
+        let mut seen = Vec::new();
+        for size in [10, 10, 3, 0] {
+            let page = page(all(), &paging);
+            assert_eq!((page.items.len(), page.count), (size, 23));
+            assert_eq!(page.marker, page.items.last().map(|last| oid(*last)));
+            paging.marker = page.marker.unwrap_or(paging.marker);
+            seen.extend(page.items);
+        }
+        assert_eq!(seen, (1..=23).rev().collect::<Vec<_>>());
+        let passed = page(all(), &Paging { limit: 2, marker: oid(21), offset: 3 });
+        assert_eq!((passed.items, passed.marker), (vec![17, 16], Some(oid(16))));
+    }
+}
