@@ -24,6 +24,10 @@ class Failure(Exception):
     """The server, not the suite, did something other than the case asks for."""
 
 
+class Skip(Exception):
+    """What the case needs is not on this machine. It says so by name."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Door:
     """One listener, reached as one transport."""
@@ -34,7 +38,7 @@ class Door:
 
 
 class Endpoints:
-    """The doors of node 0 in an endpoints.json."""
+    """The doors of the nodes in an endpoints.json."""
 
     def __init__(self, path: str):
         with open(path, encoding="utf-8") as file:
@@ -42,11 +46,14 @@ class Endpoints:
         self.ca = content.get("ca")
         if self.ca and not os.path.isabs(self.ca):
             self.ca = os.path.join(os.path.dirname(os.path.abspath(path)), self.ca)
-        self._node = content["nodes"][0]
+        self.nodes = content["nodes"]
+        self.credentials = content.get("credentials") or {}
 
-    def door(self, transport: str) -> Door:
-        """transport is mqtt, mqtts, ws or wss."""
-        address = self._node.get(transport)
+    def door(self, transport: str, node: int = 0) -> Door:
+        """transport is mqtt, mqtts, ws, wss, rest, https or probes."""
+        if node >= len(self.nodes):
+            raise Failure(f"endpoints.json has no node {node}")
+        address = self.nodes[node].get(transport)
         if not address:
             raise Failure(f"endpoints.json has no {transport} door")
         host, _, port = address.rpartition(":")
@@ -168,14 +175,16 @@ def run_cases(cases: list[Case], endpoints: Endpoints, seed: str, jobs: int) -> 
     done: set[int] = set()
     failed = 0
 
-    def report(item: Case, error: Optional[str]) -> None:
+    def report(item: Case, error: Optional[str], skipped: Optional[str] = None) -> None:
         nonlocal failed
         with lock:
             if id(item) in done:
                 return
             done.add(id(item))
             running.pop(id(item), None)
-            if error is None:
+            if skipped is not None:
+                print(f"SKIPPED {item.suite}  {item.name}: {skipped}", flush=True)
+            elif error is None:
                 print(f"ok  {item.suite}  {item.name}", flush=True)
             else:
                 failed += 1
@@ -190,14 +199,16 @@ def run_cases(cases: list[Case], endpoints: Endpoints, seed: str, jobs: int) -> 
             with lock:
                 running[id(item)] = (item, time.monotonic() + item.deadline + ABANDON_AFTER)
             ctx = Context(endpoints, item.suite, item.name, seed, item.deadline)
-            error = None
+            error = skipped = None
             try:
                 item.run(ctx)
+            except Skip as caught:
+                skipped = str(caught)
             except Exception as caught:
                 error = one_line(caught)
             finally:
                 ctx.close()
-            report(item, error)
+            report(item, error, skipped)
             with lock:
                 if item.name in abandoned.get(item.suite, ()):
                     return  # another thread was started in this one's place

@@ -2,6 +2,7 @@
 
 import dataclasses
 import socket
+import ssl
 import threading
 from typing import Any, Optional
 
@@ -73,6 +74,10 @@ class Client:
         keepalive: int = 60,
         manual_ack: bool = False,
         session_expiry: Optional[int] = None,
+        node: int = 0,
+        username: Optional[str] = None,
+        password: Optional[str] = None,
+        tls: Optional[ssl.SSLContext] = None,
         **connect_values: Any,
     ):
         self.ctx = ctx
@@ -89,7 +94,7 @@ class Client:
         if session_expiry not in (None, NO_EXPIRY) and version == V5:
             connect_values["SessionExpiryInterval"] = session_expiry
         self._properties = connect_properties(**connect_values) if version == V5 else None
-        self._door = ctx.endpoints.door(door)
+        self._door = ctx.endpoints.door(door, node)
         kwargs: dict[str, Any] = {} if version == V5 else {"clean_session": clean}
         self.paho = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -104,7 +109,9 @@ class Client:
         if door in ("ws", "wss"):
             self.paho.ws_set_options(path=path)
         if door in ("mqtts", "wss"):
-            self.paho.tls_set_context(ctx.endpoints.tls())
+            self.paho.tls_set_context(tls or ctx.endpoints.tls())
+        if username is not None:
+            self.paho.username_pw_set(username, password)
         if will is not None:
             self.paho.will_set(will.topic, will.payload, will.qos, will.retain, will.properties)
         self.paho.on_connect = self._on_connect

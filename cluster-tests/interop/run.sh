@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Runs other people's MQTT clients against a node: cluster-tests/interop/run.sh [endpoints.json]
+# Runs other people's MQTT clients against a node, and four vendors' SDKs against three of them:
+# cluster-tests/interop/run.sh [endpoints.json]
 #
-# Without an endpoints file it starts `fulmar dev --nodes 1` itself, from $FULMAR_BIN or from the workspace's own build.
+# Without an endpoints file it starts `fulmar dev` itself, from $FULMAR_BIN or from the workspace's own build: of one node,
+# then of three, in a network namespace where that is allowed. With one, the vendors' SDKs use its nodes, all three of them.
 # INTEROP_ONLY=REGEX picks cases by 'suite  name', INTEROP_SEED repeats a run's names, INTEROP_JOBS sets how many cases
 # run at once. A tool that is missing and cannot be installed fails where CI=true and is skipped by name elsewhere.
 # The last line is 'N passed, N failed, N skipped'; the exit code is 1 after any failure.
@@ -96,9 +98,11 @@ setup_python() {
     python_is_enough || { echo "python3 is older than 3.9"; return 1; }
 }
 
-setup_paho() { # leaves the interpreter's path in $cache/paho-python
-    local venv
-    venv=$cache/python-$(python3 -V | tr -dc '0-9.')-$(digest "$here/requirements.txt")
+# Name, file of requirements, packages without what they ask for; leaves the interpreter's path in $cache/NAME-python.
+setup_venv() {
+    local venv name=$1 requirements=$2
+    shift 2
+    venv=$cache/python-$(python3 -V | tr -dc '0-9.')-$(echo "$*" | digest "$requirements" -)
     if [ ! -e "$venv/.ready" ]; then
         rm -rf "$venv"
         if ! python3 -m venv "$venv" >"$cache/pip.log" 2>&1; then
@@ -106,29 +110,31 @@ setup_paho() { # leaves the interpreter's path in $cache/paho-python
             rm -rf "$venv"
             python3 -m venv "$venv" >"$cache/pip.log" 2>&1 || { echo "no venv: $(tail -n 1 "$cache/pip.log")"; return 1; }
         fi
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input -r "$here/requirements.txt" \
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input -r "$requirements" \
+            >>"$cache/pip.log" 2>&1 || { echo "pip install failed: $(tail -n 1 "$cache/pip.log")"; return 1; }
+        [ $# -eq 0 ] || "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps "$@" \
             >>"$cache/pip.log" 2>&1 || { echo "pip install failed: $(tail -n 1 "$cache/pip.log")"; return 1; }
         touch "$venv/.ready"
     fi
-    echo "$venv/bin/python" >"$cache/paho-python"
+    echo "$venv/bin/python" >"$cache/$name-python"
 }
 
 node_is_enough() { command -v npm >/dev/null && node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' 2>/dev/null; }
 
-setup_mqttjs() { # leaves the folder of node_modules in $cache/mqttjs-dir
+setup_node() { # name, folder of package.json; leaves the folder of node_modules in $cache/NAME-dir
     node_is_enough || apt_install nodejs npm || return 1
     node_is_enough || { echo "node is older than 18, or npm is missing"; return 1; }
-    local dir
-    dir=$cache/node-$(digest "$here/package.json" "$here/package-lock.json")
+    local dir name=$1 from=$2
+    dir=$cache/node-$(digest "$from/package.json" "$from/package-lock.json")
     if [ ! -e "$dir/.ready" ]; then
         rm -rf "$dir"
         mkdir -p "$dir"
-        cp "$here/package.json" "$here/package-lock.json" "$dir"
+        cp "$from/package.json" "$from/package-lock.json" "$dir"
         (cd "$dir" && npm ci --no-audit --no-fund --ignore-scripts) >"$cache/npm.log" 2>&1 ||
             { echo "npm ci failed: $(grep -v '^npm warn' "$cache/npm.log" | tail -n 1)"; return 1; }
         touch "$dir/.ready"
     fi
-    echo "$dir" >"$cache/mqttjs-dir"
+    echo "$dir" >"$cache/$name-dir"
 }
 
 mosquitto_clients_here() { command -v mosquitto_pub && command -v mosquitto_sub && command -v mosquitto_rr; }
@@ -136,6 +142,13 @@ mosquitto_clients_here() { command -v mosquitto_pub && command -v mosquitto_sub 
 setup_mosquitto() {
     mosquitto_clients_here >/dev/null || apt_install mosquitto-clients || return 1
     mosquitto_clients_here >/dev/null || { echo "mosquitto_pub, mosquitto_sub or mosquitto_rr is missing"; return 1; }
+}
+
+chromium_here() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
+
+setup_chromium() { # leaves its path in $cache/chromium-path
+    chromium_here >/dev/null || apt_install chromium || return 1
+    chromium_here >"$cache/chromium-path" || { echo "chromium is missing"; return 1; }
 }
 
 # The server
@@ -194,17 +207,52 @@ start_dev() {
     done
 }
 
+# Three nodes, and the SDKs of four vendors. Those that know only their own ports and names need a network namespace.
+vendors() {
+    local own=$here/vendors command namespace=()
+    if reason=$(setup_venv vendors "$own/requirements-cases.txt"); then :; else
+        missing huaweicloudsdkiotda "$reason"
+        return
+    fi
+    # A case whose tool is missing is skipped by name; here it is told why.
+    if reason=$(setup_venv aliyun "$own/requirements-aliyun.txt"); then
+        export INTEROP_PYTHON_ALIYUN=$(cat "$cache/aliyun-python")
+    else missing aliyun-iot-linkkit "$reason"; fi
+    if reason=$(setup_venv tencent "$own/requirements-tencent.txt" tencent-iot-device==1.0.0); then
+        export INTEROP_PYTHON_TENCENT=$(cat "$cache/tencent-python")
+    else missing tencent-iot-device "$reason"; fi
+    if reason=$(setup_node vendors "$own"); then
+        export INTEROP_VENDORS_NODE_DIR=$(cat "$cache/vendors-dir")
+    else missing alibabacloud-iot-device-sdk "$reason"; fi
+    if reason=$(setup_chromium); then
+        export INTEROP_CHROMIUM=$(cat "$cache/chromium-path")
+    else missing chromium "$reason"; fi
+    command=("$(cat "$cache/vendors-python")" "$here/suite.py")
+    if [ -n "$given" ]; then
+        [ "$(node_pids | wc -l)" -ge 3 ] || { say "SKIPPED vendors: $given has fewer than three nodes"; return; }
+        run_suite vendors "${command[@]}" "$given" vendors
+        return
+    fi
+    if unshare -n -m true 2>/dev/null; then
+        export INTEROP_NAMESPACE=1
+        namespace=(unshare -n -m)
+    fi
+    mkdir -p "$work/vendors"
+    run_suite vendors "${namespace[@]}" python3 "$own/session.py" "$(fulmar_binary)" "$work/vendors" \
+        "$cache/fulmar-dev-vendors.log" -- "${command[@]}" ENDPOINTS vendors
+}
+
 # Suites
 
 run_suite() { # name, then the command
     local name=$1 before code
     shift
-    before=$(grep -c '^\(ok\|FAIL\)  ' "$results")
+    before=$(grep -c '^\(ok\|FAIL\|SKIPPED\) ' "$results")
     timeout -k 5 "$suite_limit" "$@" </dev/null | tee -a "$results"
     code=${PIPESTATUS[0]}
     if [ "$code" -gt 1 ]; then
         say "FAIL  runner  $name  ended with code $code"
-    elif [ "$(grep -c '^\(ok\|FAIL\)  ' "$results")" -eq "$before" ] && [ -z "${INTEROP_ONLY:-}" ]; then
+    elif [ "$(grep -c '^\(ok\|FAIL\|SKIPPED\) ' "$results")" -eq "$before" ] && [ -z "${INTEROP_ONLY:-}" ]; then
         say "FAIL  runner  $name  ran no case"
     fi
 }
@@ -216,17 +264,18 @@ elif [ $# -eq 1 ]; then
     [ -s "$1" ] || { say "FAIL  fulmar  there is no endpoints file $1"; finish; }
     endpoints=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 fi
+given=$endpoints
 
 note "setting up the clients in $cache"
 has_python= has_paho= has_mqttjs= has_mosquitto=
 if reason=$(setup_python); then
     has_python=1
-    if reason=$(setup_paho); then has_paho=1; else missing paho-mqtt "$reason"; fi
+    if reason=$(setup_venv paho "$here/requirements.txt"); then has_paho=1; else missing paho-mqtt "$reason"; fi
     if reason=$(setup_mosquitto); then has_mosquitto=1; else missing mosquitto-clients "$reason"; fi
 else
     missing python3 "$reason"
 fi
-if reason=$(setup_mqttjs); then has_mqttjs=1; else missing MQTT.js "$reason"; fi
+if reason=$(setup_node mqttjs "$here"); then has_mqttjs=1; else missing MQTT.js "$reason"; fi
 
 [ -n "$endpoints" ] || start_dev
 note "seed $INTEROP_SEED (INTEROP_SEED=$INTEROP_SEED repeats its names), endpoints $endpoints"
@@ -237,4 +286,8 @@ if [ -n "$has_mosquitto" ]; then
     run_suite mosquitto python3 "$here/suite.py" "$endpoints" mosquitto
 fi
 [ -n "$has_mqttjs" ] && INTEROP_NODE_DIR=$(cat "$cache/mqttjs-dir") run_suite mqttjs node "$here/mqttjs.mjs" "$endpoints"
+if [ -n "$has_python" ]; then
+    stop_dev
+    vendors
+fi
 finish

@@ -1,4 +1,5 @@
-"""Runs the Python suites: paho-mqtt, the mosquitto clients and the raw handshake. One line a case on stdout."""
+"""Runs the Python suites: paho-mqtt, the mosquitto clients, the raw handshake and the vendors' SDKs. One line a case on
+stdout."""
 
 import argparse
 import importlib
@@ -13,6 +14,15 @@ MODULES = {
     "paho": ["cases_core", "cases_v5_publish", "cases_v5_subscribe", "cases_v5_session"],
     "mosquitto": ["cases_mosquitto"],
     "raw": ["raw_handshake"],
+    "vendors": [
+        "vendors.cases_aliyun",
+        "vendors.cases_tencent",
+        "vendors.cases_sensoro",
+        "vendors.cases_huawei",
+        "vendors.cases_huawei_rest",
+        "vendors.cases_browser",
+        "vendors.cases_demo",
+    ],
 }
 
 
