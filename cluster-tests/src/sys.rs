@@ -21,6 +21,8 @@ pub enum Signal {
     Terminate,
     /// SIGINT: what Ctrl-C sends.
     Interrupt,
+    /// SIGHUP: what a terminal sends that is closed.
+    Hangup,
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC: the clock of every stamp in the bench, and the one a [`Timer`] runs by.
@@ -79,6 +81,7 @@ pub fn signal(pid: u32, signal: Signal) -> io::Result<()> {
         Signal::Continue => libc::SIGCONT,
         Signal::Terminate => libc::SIGTERM,
         Signal::Interrupt => libc::SIGINT,
+        Signal::Hangup => libc::SIGHUP,
     };
     // 0 and below would mean whole groups of processes.
     let pid = i32::try_from(pid).ok().filter(|pid| *pid > 1).ok_or(io::ErrorKind::InvalidInput)?;

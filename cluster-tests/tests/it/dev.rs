@@ -118,7 +118,7 @@ async fn a_killed_node_stays_down_and_the_printed_command_starts_it_again() {
 
 #[tokio::test]
 async fn ctrl_c_stops_the_node_and_exits_well() {
-    for signal in [Signal::Interrupt, Signal::Terminate] {
+    for signal in [Signal::Interrupt, Signal::Terminate, Signal::Hangup] {
         let mut dev = Fulmar::dev(DevOptions::default()).await.unwrap();
         let mut client = raw_client(dev.endpoints().nodes[0].mqtt, Version::V5, "watcher").await;
         dev.process().signal(signal).unwrap();

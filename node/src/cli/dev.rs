@@ -185,10 +185,12 @@ fn temporary_dir() -> anyhow::Result<PathBuf> {
     Ok(dir)
 }
 
-/// Ctrl-C, and SIGTERM, which means the same.
+/// Ctrl-C, and what means the same: SIGTERM, and a terminal that is closed.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// The terminal was closed.
+    hangup: Signal,
 }
 
 impl Signals {
@@ -196,14 +198,18 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 }
 
 /// Returns whether every node was ended by us: one that was killed may have been started again by hand.
 async fn supervise(dir: &Path, places: &[Place]) -> anyhow::Result<bool> {
-    let mut signals =
-        Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? };
+    let mut signals = Signals {
+        interrupt: signal(SignalKind::interrupt())?,
+        terminate: signal(SignalKind::terminate())?,
+        hangup: signal(SignalKind::hangup())?,
+    };
     let kit = kit::prepare(dir, places)?;
     let mut fleet = Fleet::start(places)?;
     tokio::select! {
