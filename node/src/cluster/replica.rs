@@ -178,15 +178,33 @@ impl Replica {
     /// # Errors
     /// They were not committed.
     pub async fn commit(&self, commands: Vec<Command>) -> Committed {
+        self.commit_at(commands).await.0
+    }
+
+    /// As [`Replica::commit`]; also says which entry they are in, 0 if none.
+    pub async fn commit_at(&self, commands: Vec<Command>) -> (Committed, u64) {
         let (done, outcome) = oneshot::channel();
+        let core = self.context.core.clone();
         self.propose(
             commands,
             Box::new(move |committed| {
-                // Whoever asked may have gone meanwhile.
-                let _ = done.send(committed);
+                // Within the reply that is the index of their own entry. Whoever asked may have gone meanwhile.
+                let _ = done.send((committed, core.applied()));
             }),
         );
-        outcome.await.unwrap_or(Err(Error::Stopped))
+        outcome.await.unwrap_or((Err(Error::Stopped), 0))
+    }
+
+    /// Waits until every live node has applied this entry, or has lost its lease. `false`: this run was declared dead
+    /// before, and it is not known any more.
+    pub async fn stable(&self, index: u64) -> bool {
+        let (stable, everywhere) = oneshot::channel();
+        let then = Box::new(move || {
+            // Whoever asked may have gone meanwhile.
+            let _ = stable.send(());
+        });
+        self.when_stable(index, then);
+        everywhere.await.is_ok()
     }
 
     /// Has settlements committed soon, with others of their session as one; nobody is told.

@@ -221,11 +221,6 @@ impl Operations {
         };
         let mut device = Device {
             id: id.as_str().into(),
-            product_id: product.id.clone(),
-            app_id,
-            node_id: new.node_id.as_str().into(),
-            name: new.node_id.as_str().into(),
-            description: "".into(),
             gateway_id: if gateway == id { "".into() } else { gateway.as_str().into() },
             auth: Auth {
                 kind: if new.certificate { AuthKind::Certificate } else { AuthKind::Secret },
@@ -233,14 +228,7 @@ impl Operations {
                 fingerprint,
                 ..Auth::default()
             },
-            frozen: false,
-            fw_version: "".into(),
-            sw_version: "".into(),
-            sdk_version: "".into(),
-            extension_info: "".into(),
-            tags: Vec::new(),
-            endpoint: None,
-            created_ms: self.now_ms(),
+            ..Device::new(&product.id, &app_id, &new.node_id, self.now_ms())
         };
         new.settings.apply(&mut device)?;
         self.create(Target { kind: Kind::Device, id: &id }, Record::Device(Arc::new(device))).await?;

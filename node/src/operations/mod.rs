@@ -20,7 +20,6 @@ use std::time::Duration;
 use fulmar_broker::state::command::{Command, Outcome};
 use fulmar_platform::registry::{Change, Changed, Expect, Kind, ObjectId, Record, Registry, Rejection};
 use thiserror::Error;
-use tokio::sync::oneshot;
 
 use crate::dispatch::Dispatch;
 
@@ -123,23 +122,13 @@ impl Operations {
 
     /// Commits one change, and waits until every live node has applied it.
     async fn commit(&self, change: Change) -> Result<Result<Changed, Rejection>, Error> {
-        let (done, committed) = oneshot::channel();
-        let dispatch = self.dispatch.clone();
-        self.dispatch.replica().propose(
-            vec![Command::Registry(Box::new(change))],
-            Box::new(move |outcomes| {
-                // Within the reply: the index of the change's own entry. Whoever asked may have gone meanwhile.
-                let _ = done.send((outcomes, dispatch.replica().applied()));
-            }),
-        );
+        let replica = self.dispatch.replica();
         let finish = async {
-            let (outcomes, index) = committed.await.ok()?;
-            let outcome = outcomes.ok()?.into_iter().next()?;
-            let Outcome::Registry(outcome) = outcome else { return None };
-            if outcome.is_ok() {
-                self.stable(index).await?;
-            }
-            Some(outcome)
+            let (outcomes, index) = replica.commit_at(vec![Command::Registry(Box::new(change))]).await;
+            let Outcome::Registry(outcome) = outcomes.ok()?.into_iter().next()? else { return None };
+            // What was made at one node is known to all.
+            let done = outcome.is_err() || !self.dispatch.links().connected() || replica.stable(index).await;
+            done.then_some(outcome)
         };
         tokio::time::timeout(COMMIT, finish).await.ok().flatten().ok_or(Error::Unavailable)
     }
@@ -155,21 +144,6 @@ impl Operations {
             rejected.map_err(|rejection| said(&Target { kind, id: &id }, &rejection))?;
         }
         Ok(())
-    }
-
-    /// Until every live node has applied an entry: what was made at one is then known to all. `None` if that will never
-    /// be known.
-    async fn stable(&self, index: u64) -> Option<()> {
-        if !self.dispatch.links().connected() {
-            return Some(());
-        }
-        let (stable, everywhere) = oneshot::channel();
-        let then = Box::new(move || {
-            // Whoever asked may have gone meanwhile.
-            let _ = stable.send(());
-        });
-        self.dispatch.replica().when_stable(index, then);
-        everywhere.await.ok()
     }
 
     async fn create(&self, target: Target<'_>, record: Record) -> Result<Changed, Error> {

@@ -165,24 +165,12 @@ impl Operations {
         check_topics(&new.topics)?;
         let app_id = self.read(|registry| app_of(registry, new.app_id.as_deref()).map(|app| app.record.id.clone()))?;
         let mut product = Product {
-            id: id.as_str().into(),
-            app_id,
             name: "".into(),
-            dialect: new.dialect,
             secret: (new.dialect != Dialect::Huawei)
                 .then(|| Secret::new(&secrets::product_secret(new.dialect)))
                 .filter(|_| settings.secret.is_none()),
-            registration: Registration::Off,
-            device_type: "".into(),
-            protocol_type: "MQTT".into(),
-            data_format: "json".into(),
-            manufacturer_name: "".into(),
-            industry: "".into(),
-            description: "".into(),
-            model: "[]".into(),
             topics: new.topics.clone(),
-            endpoint: None,
-            created_ms: self.now_ms(),
+            ..Product::new(&id, &app_id, new.dialect, self.now_ms())
         };
         settings.apply(&mut product)?;
         let product = Arc::new(product);

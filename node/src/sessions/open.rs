@@ -12,16 +12,14 @@ use fulmar_broker::{Epoch, SessionKey};
 use fulmar_mqtt::packet::{Connect, OversizePolicy};
 use fulmar_mqtt::{ReasonCode, encode};
 use fulmar_platform::registry::Change;
-use fulmar_platform::{Admission, Dialect};
+use fulmar_platform::{Admission, Dialect, Downlink};
 use ractor::{Actor, ActorRef};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use tokio::sync::oneshot;
 
 use super::actor::{Arguments, Message, SessionActor};
 use super::authenticate::Authenticator;
 use super::pace::Pace;
-use crate::cluster::{Committed, Error};
 use crate::dispatch::downlink::delivery;
 use crate::dispatch::{Dispatch, Receiver};
 
@@ -156,14 +154,8 @@ impl Sessions {
         if changes.is_empty() {
             return Ok(());
         }
-        let (done, committed) = oneshot::channel();
         let commands = changes.into_iter().map(|change| Command::Registry(Box::new(change))).collect();
-        let reply = Box::new(move |committed| {
-            // The connection may be gone.
-            let _ = done.send(committed);
-        });
-        self.dispatch.replica().propose(commands, reply);
-        let outcomes = committed.await.unwrap_or(Err(Error::Stopped)).map_err(|error| {
+        let outcomes = self.dispatch.replica().commit(commands).await.map_err(|error| {
             tracing::error!(%key, %error, "registration of a device not committed");
             NOT_CLAIMED
         })?;
@@ -244,8 +236,11 @@ impl Sessions {
         dispatch.metrics().connects.inc();
         dispatch.metrics().sessions_connected.inc();
         let log = dispatch.now().log;
-        let greeting = greeting.into_iter().map(|downlink| (downlink.qos, downlink));
-        dispatch.downlink(&receiver, greeting.map(|(qos, downlink)| delivery(downlink, qos, log)).collect(), None);
+        let said = |downlink: Downlink| {
+            let qos = downlink.qos;
+            delivery(downlink, qos, log)
+        };
+        dispatch.downlink(&receiver, greeting.into_iter().map(said).collect(), None);
         if let Err(refused) = self.resubscribe(&receiver, &actor, &claimed.subscriptions).await {
             // No connection will say so; an actor that has ended knows.
             let _ = actor.cast(Message::Disconnected);
@@ -264,7 +259,7 @@ impl Sessions {
 
     async fn commit_claim(&self, claim: Claim) -> Result<(Claimed, u64), (ReasonCode, &'static str)> {
         let key = claim.key.clone();
-        let (committed, index) = self.commit(Command::Claim(Box::new(claim))).await;
+        let (committed, index) = self.dispatch.replica().commit_at(vec![Command::Claim(Box::new(claim))]).await;
         let outcomes = committed.map_err(|error| {
             tracing::error!(%key, %error, "claim not committed");
             NOT_CLAIMED
@@ -282,27 +277,13 @@ impl Sessions {
         }
     }
 
-    /// What a command came to, and the index of its entry.
-    async fn commit(&self, command: Command) -> (Committed, u64) {
-        let (done, committed) = oneshot::channel();
-        let dispatch = self.dispatch.clone();
-        self.dispatch.replica().propose(
-            vec![command],
-            Box::new(move |committed| {
-                // Within the reply: the index of its own entry.
-                let _ = done.send((committed, dispatch.replica().applied()));
-            }),
-        );
-        committed.await.unwrap_or((Err(Error::Stopped), 0))
-    }
-
     /// Until every node has applied the claim: from then on no older owner acknowledges anything.
     async fn await_stable(&self, key: &SessionKey, epoch: Epoch, index: u64) -> Result<(), (ReasonCode, &'static str)> {
         fail::fail_point!("claim::no_wait", |_| Ok(()));
         if !self.dispatch.links().connected() {
             return Ok(());
         }
-        if self.stable(index).await {
+        if self.dispatch.replica().stable(index).await {
             return Ok(());
         }
         // It is not known any more, for this run has ended: the session must not stay with nobody.
@@ -310,17 +291,6 @@ impl Sessions {
         let release = Release { key, epoch, discard_will: false, expiry_s: None, sent_below };
         self.dispatch.replica().propose(vec![Command::Release(release)], Box::new(|_| {}));
         Err(NOT_CLAIMED)
-    }
-
-    /// Until every node has applied this entry; `false`: this run has ended, and it is not known any more.
-    async fn stable(&self, index: u64) -> bool {
-        let (stable, everywhere) = oneshot::channel();
-        let then = Box::new(move || {
-            // The connection may be gone: whoever opens it finds that out.
-            let _ = stable.send(());
-        });
-        self.dispatch.replica().when_stable(index, then);
-        everywhere.await.is_ok()
     }
 
     /// A resumed session's filters become live routes again, for what does not come from its queue. If it is to end with
@@ -339,7 +309,7 @@ impl Sessions {
         if !announcing.add.is_empty() {
             let ((node, generation), add) = (self.dispatch.replica().run(), announcing.add.clone());
             let routes = LiveRoutes { node, generation, add, remove: Vec::new() };
-            let (committed, at) = self.commit(Command::LiveRoutes(Box::new(routes))).await;
+            let (committed, at) = self.dispatch.replica().commit_at(vec![Command::LiveRoutes(Box::new(routes))]).await;
             match committed.as_deref() {
                 Ok([Outcome::Done]) => self.dispatch.announced(&announcing, at),
                 _ => return Err(NOT_CLAIMED),
@@ -349,7 +319,7 @@ impl Sessions {
         if index == 0 {
             return Ok(());
         }
-        let stable = self.stable(index).await;
+        let stable = self.dispatch.replica().stable(index).await;
         // Nobody could hear the client meanwhile; an actor that has ended need not know.
         let _ = actor.cast(Message::Thawed);
         if stable { Ok(()) } else { Err(NOT_CLAIMED) }

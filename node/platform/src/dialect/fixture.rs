@@ -12,8 +12,8 @@ use fulmar_mqtt::{QoS, TopicFilter, TopicName};
 
 use super::{Answers, Publishing, Subscribing, Uplink};
 use crate::registry::{
-    App, Auth, AuthKind, Authority, Change, Device, Expect, Product, Record, Registration, Registry, SensoroApp,
-    TopicAccess, TopicClass,
+    App, Auth, AuthKind, Authority, Change, Device, Expect, Product, Record, Registry, SensoroApp, TopicAccess,
+    TopicClass,
 };
 use crate::{
     Access, Admission, ConnectRequest, Dialect, Generic, GenericOptions, Platform, Refusal, Secret, Settings, Shown,
@@ -70,45 +70,12 @@ pub(crate) fn alter_sensoro(registry: &mut Registry, change: impl FnOnce(&mut Se
 }
 
 pub(crate) fn product(id: &str, dialect: Dialect, secret: &str) -> Product {
-    Product {
-        id: id.into(),
-        app_id: "app".into(),
-        name: id.into(),
-        dialect,
-        secret: Some(Secret::new(secret)),
-        registration: Registration::Off,
-        device_type: "".into(),
-        protocol_type: "MQTT".into(),
-        data_format: "json".into(),
-        manufacturer_name: "".into(),
-        industry: "".into(),
-        description: "".into(),
-        model: "[]".into(),
-        topics: Vec::new(),
-        endpoint: None,
-        created_ms: NOW_MS,
-    }
+    Product { secret: Some(Secret::new(secret)), ..Product::new(id, "app", dialect, NOW_MS) }
 }
 
 pub(crate) fn device(product: &str, name: &str, secret: &str) -> Device {
-    Device {
-        id: format!("{product}_{name}").into(),
-        product_id: product.into(),
-        app_id: "app".into(),
-        node_id: name.into(),
-        name: name.into(),
-        description: "".into(),
-        gateway_id: "".into(),
-        auth: Auth { secret: Some(Secret::new(secret)), ..Auth::default() },
-        frozen: false,
-        fw_version: "".into(),
-        sw_version: "".into(),
-        sdk_version: "".into(),
-        extension_info: "".into(),
-        tags: Vec::new(),
-        endpoint: None,
-        created_ms: NOW_MS,
-    }
+    let auth = Auth { secret: Some(Secret::new(secret)), ..Auth::default() };
+    Device { auth, ..Device::new(product, "app", name, NOW_MS) }
 }
 
 /// Huawei: product `prod1` with `prod1_node1` and its sub-device `prod1_sub1`, and `prod1_node2`; `prod1_x509` with a

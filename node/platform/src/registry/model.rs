@@ -193,3 +193,54 @@ pub struct SensoroApp {
     pub callback_url: Box<str>,
     pub created_ms: u64,
 }
+
+impl Product {
+    /// A product that says nothing beyond what it is called: the least that there can be.
+    #[must_use]
+    pub fn new(id: &str, app_id: &str, dialect: Dialect, created_ms: u64) -> Product {
+        Product {
+            id: id.into(),
+            app_id: app_id.into(),
+            name: id.into(),
+            dialect,
+            secret: None,
+            registration: Registration::Off,
+            device_type: Box::default(),
+            protocol_type: "MQTT".into(),
+            data_format: "json".into(),
+            manufacturer_name: Box::default(),
+            industry: Box::default(),
+            description: Box::default(),
+            model: "[]".into(),
+            topics: Vec::new(),
+            endpoint: None,
+            created_ms,
+        }
+    }
+}
+
+impl Device {
+    /// A device that connects by itself, under the id that follows from product and node id, and has nothing to be known
+    /// by yet.
+    #[must_use]
+    pub fn new(product_id: &str, app_id: &str, node_id: &str, created_ms: u64) -> Device {
+        Device {
+            id: format!("{product_id}_{node_id}").into(),
+            product_id: product_id.into(),
+            app_id: app_id.into(),
+            node_id: node_id.into(),
+            name: node_id.into(),
+            description: Box::default(),
+            gateway_id: Box::default(),
+            auth: Auth::default(),
+            frozen: false,
+            fw_version: Box::default(),
+            sw_version: Box::default(),
+            sdk_version: Box::default(),
+            extension_info: Box::default(),
+            tags: Vec::new(),
+            endpoint: None,
+            created_ms,
+        }
+    }
+}

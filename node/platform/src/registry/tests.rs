@@ -13,45 +13,12 @@ fn app(id: &str) -> App {
 }
 
 fn product(id: &str, dialect: Dialect) -> Product {
-    Product {
-        id: id.into(),
-        app_id: "app".into(),
-        name: "n".into(),
-        dialect,
-        secret: Some(Secret::new("product-secret")),
-        registration: Registration::Off,
-        device_type: "".into(),
-        protocol_type: "MQTT".into(),
-        data_format: "json".into(),
-        manufacturer_name: "".into(),
-        industry: "".into(),
-        description: "".into(),
-        model: "[]".into(),
-        topics: vec![],
-        endpoint: None,
-        created_ms: 1,
-    }
+    Product { name: "n".into(), secret: Some(Secret::new("product-secret")), ..Product::new(id, "app", dialect, 1) }
 }
 
 fn device(product: &str, node_id: &str) -> Device {
-    Device {
-        id: format!("{product}_{node_id}").into(),
-        product_id: product.into(),
-        app_id: "app".into(),
-        node_id: node_id.into(),
-        name: "n".into(),
-        description: "".into(),
-        gateway_id: "".into(),
-        auth: Auth { secret: Some(Secret::new("device-secret")), ..Auth::default() },
-        frozen: false,
-        fw_version: "".into(),
-        sw_version: "".into(),
-        sdk_version: "".into(),
-        extension_info: "".into(),
-        tags: vec![],
-        endpoint: None,
-        created_ms: 1,
-    }
+    let auth = Auth { secret: Some(Secret::new("device-secret")), ..Auth::default() };
+    Device { auth, name: "n".into(), ..Device::new(product, "app", node_id, 1) }
 }
 
 fn below(gateway: &str, device: Device) -> Device {

@@ -26,7 +26,7 @@ use crate::store::log::{Fatal, Log, Options, Position};
 use crate::store::snapshots::Snapshots;
 
 /// Closes the log before its directory vanishes.
-struct Guard(Arc<Log>, #[allow(dead_code)] TempDir);
+struct Guard(Arc<Log>, #[allow(dead_code, reason = "kept until the log is dropped")] TempDir);
 
 impl Drop for Guard {
     fn drop(&mut self) {

@@ -11,7 +11,7 @@ use super::Options;
 use super::connect::{self, ClientId, WRONG};
 use crate::dialect::crypto::{Digest, hex_is, hmac, random_text, sha256};
 use crate::dialect::{Downlink, Publishing, Subscribing, Voice};
-use crate::registry::{Auth, Change, Device, Expect, Product, Record, Registration, Registry};
+use crate::registry::{Change, Device, Expect, Product, Record, Registration, Registry};
 use crate::{Admission, ConnectRequest, Dialect, Manners, Refusal, Secret, TENANT, WRONG_HOST, asks_for_another};
 
 /// Characters of secrets and tokens that are made here: 160 bits.
@@ -80,7 +80,9 @@ pub(super) fn candidate(
     }
     let Some((kept, presence)) = registry.device_of(&product.id, name) else {
         return match product.registration {
-            Registration::Open if is_name(name) => Ok((new_device(product, name, now_ms), Expect::Absent)),
+            Registration::Open if is_name(name) => {
+                Ok((Device::new(&product.id, &product.app_id, name, now_ms), Expect::Absent))
+            }
             Registration::Open => Err(Why::Name),
             Registration::Known | Registration::Off => Err(Why::Unknown),
         };
@@ -107,27 +109,6 @@ pub(super) fn secret_of(mut device: Device, expect: Expect, entropy: &[u8; 32]) 
 fn is_name(name: &str) -> bool {
     NAME_CHARS.contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:@".contains(&byte))
-}
-
-fn new_device(product: &Product, name: &str, now_ms: u64) -> Device {
-    Device {
-        id: format!("{}_{name}", product.id).into(),
-        product_id: product.id.clone(),
-        app_id: product.app_id.clone(),
-        node_id: name.into(),
-        name: name.into(),
-        description: Box::default(),
-        gateway_id: Box::default(),
-        auth: Auth::default(),
-        frozen: false,
-        fw_version: Box::default(),
-        sw_version: Box::default(),
-        sdk_version: Box::default(),
-        extension_info: Box::default(),
-        tags: Vec::new(),
-        endpoint: None,
-        created_ms: now_ms,
-    }
 }
 
 /// A CONNECT that registers.

@@ -146,24 +146,8 @@ fn new_device(product: &Product, name: &str, now_ms: u64, entropy: &[u8; 32]) ->
     }
     let key = half(sha256(&[entropy.as_slice(), b"secret"].concat()));
     let psk = Secret::new(&BASE64.encode(key));
-    let device = Device {
-        id: format!("{}_{name}", product.id).into(),
-        product_id: product.id.clone(),
-        app_id: product.app_id.clone(),
-        node_id: name.into(),
-        name: name.into(),
-        description: "".into(),
-        gateway_id: "".into(),
-        auth: Auth { secret: Some(psk.clone()), ..Auth::default() },
-        frozen: false,
-        fw_version: "".into(),
-        sw_version: "".into(),
-        sdk_version: "".into(),
-        extension_info: "".into(),
-        tags: Vec::new(),
-        endpoint: None,
-        created_ms: now_ms,
-    };
+    let auth = Auth { secret: Some(psk.clone()), ..Auth::default() };
+    let device = Device { auth, ..Device::new(&product.id, &product.app_id, name, now_ms) };
     Ok((device, psk))
 }
 

@@ -61,24 +61,8 @@ fn product(id: &str, dialect: Dialect, registration: Registration, topics: Vec<T
 }
 
 pub(super) fn device(product: &str, name: &str, secret: Option<&str>) -> Device {
-    Device {
-        id: format!("{product}_{name}").into(),
-        product_id: product.into(),
-        app_id: "app".into(),
-        node_id: name.into(),
-        name: Box::default(),
-        description: Box::default(),
-        gateway_id: Box::default(),
-        auth: Auth { secret: secret.map(Secret::new), ..Auth::default() },
-        frozen: false,
-        fw_version: Box::default(),
-        sw_version: Box::default(),
-        sdk_version: Box::default(),
-        extension_info: Box::default(),
-        tags: Vec::new(),
-        endpoint: None,
-        created_ms: 1,
-    }
+    let auth = Auth { secret: secret.map(Secret::new), ..Auth::default() };
+    Device { auth, name: Box::default(), ..Device::new(product, "app", name, 1) }
 }
 
 pub(super) fn put(registry: &mut Registry, record: Record) {
