@@ -2,10 +2,14 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 14] = [
     "fulmar/types/v1/identity.proto",
     "fulmar/types/v1/publication.proto",
     "fulmar/types/v1/registry.proto",
+    "fulmar/types/v1/mail.proto",
+    "fulmar/types/v1/task.proto",
+    "fulmar/types/v1/backlog.proto",
+    "fulmar/types/v1/plane.proto",
     "fulmar/types/v1/command.proto",
     "fulmar/types/v1/log.proto",
     "fulmar/types/v1/snapshot.proto",
@@ -27,6 +31,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .skip_debug([".fulmar.types.v1.Secret"])
         .boxed(".fulmar.types.v1.Command.command.registry")
         .boxed(".fulmar.types.v1.SnapshotRecord.part.registry")
+        .boxed(".fulmar.types.v1.Command.command.plane")
+        .boxed(".fulmar.types.v1.SnapshotRecord.part.plane")
+        .boxed(".fulmar.types.v1.Outcome.outcome.plane")
         .compile_fds(descriptors)?;
     Ok(())
 }

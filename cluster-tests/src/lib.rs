@@ -5,6 +5,7 @@
 //! ([`metrics`]) and what the kernel knows of a process and a disk ([`proc`], [`disk`]). Absent here: any code of the broker;
 //! only the codec is shared, and `client` judges without it.
 
+pub mod applications;
 pub mod client;
 pub mod devices;
 pub mod disk;

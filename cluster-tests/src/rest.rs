@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -81,6 +81,27 @@ impl Rest {
         if answer.body.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_str(&answer.body)?) }
     }
 
+    /// As [`Rest::call`], with whatever status and body come back.
+    ///
+    /// # Errors
+    /// It is not answered.
+    pub async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
+        let whole = format!("/v5/iot/{PROJECT}{path}");
+        let answer = request(self.address, method, &whole, Some(&self.token), body).await?;
+        let json = if answer.body.is_empty() { Value::Null } else { serde_json::from_str(&answer.body)? };
+        Ok((answer.status, json))
+    }
+
+    /// A connection of this caller that stays open.
+    ///
+    /// # Errors
+    /// There is nobody.
+    pub async fn open(&self) -> Result<Kept> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Kept { stream: BufReader::new(stream), rest: self.clone() })
+    }
+
     /// Creates both products of each vendor.
     ///
     /// # Errors
@@ -136,6 +157,46 @@ impl Rest {
             devices.iter().map(|device| Some((text(&device["device_id"])?, text(&device["status"])?))).collect();
         let next = if devices.len() < PAGE { None } else { text(&page["page"]["marker"]) };
         Ok(Page { statuses: statuses.context("a device without id or status")?, next })
+    }
+}
+
+/// A connection that stays open, for one request after the other.
+pub struct Kept {
+    stream: BufReader<TcpStream>,
+    rest: Rest,
+}
+
+impl Kept {
+    /// Status and body of the answer. `path` is relative to the project.
+    ///
+    /// # Errors
+    /// The connection ends, or what comes is no answer with a length.
+    pub async fn ask(&mut self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+        let Rest { address, token } = &self.rest;
+        let head = format!(
+            "{method} /v5/iot/{PROJECT}{path} HTTP/1.1\r\nHost: {address}\r\nX-Auth-Token: {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        self.stream.get_mut().write_all(format!("{head}{body}").as_bytes()).await?;
+        let (mut status, mut length, mut line) = (None, 0, String::new());
+        loop {
+            line.clear();
+            ensure!(self.stream.read_line(&mut line).await? > 0, "the connection has ended");
+            let text = line.trim_end();
+            if status.is_none() {
+                status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
+            } else if text.is_empty() {
+                break;
+            } else if let Some((name, value)) = text.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse()?;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).await?;
+        Ok((status.context("an answer without a status")?, String::from_utf8(body)?))
     }
 }
 

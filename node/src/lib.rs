@@ -7,6 +7,7 @@ pub mod dispatch;
 pub mod doors;
 pub mod node;
 pub mod operations;
+pub mod rule_engine;
 pub mod sessions;
 pub mod store;
 pub mod telemetry;

@@ -6,8 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use fulmar_broker::state::command;
-use fulmar_broker::{Publication, Via, session};
-use fulmar_mqtt::property::ForwardProperties;
+use fulmar_broker::{Publication, session};
 use fulmar_mqtt::{QoS, ReasonCode, TopicName};
 use fulmar_platform::Platform;
 use tokio::runtime::{Handle, Runtime};
@@ -28,6 +27,7 @@ use crate::doors::peer;
 use crate::doors::probes::{self, Health, Phase};
 use crate::doors::rest;
 use crate::operations::{Operations, Seed};
+use crate::rule_engine::RuleEngine;
 use crate::sessions::authenticate::Authenticator;
 use crate::sessions::open::{QueueBounds, Sessions};
 use crate::store::identity;
@@ -91,7 +91,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let authenticator = Authenticator::new(Platform::new(config.auth.generic()?, config.platform.settings()));
     let sessions = Sessions::new(dispatch.clone(), authenticator, session_limits(&config), queue_bounds(&config));
     let seed = config.registry.import.as_deref().map(Seed::load).transpose().context("registry.import")?;
-    let operations = Operations::new(dispatch.clone());
+    let rules = RuleEngine::start(dispatch.clone()).await.context("rules")?;
+    let operations = Operations::new(dispatch.clone(), rules, config.platform.command_timeout.duration());
+    let tasks = operations.run_tasks(config.platform.batch_concurrency as usize);
     let settings = rest::Settings::load(&config.rest, config.platform.settings().aliyun)?;
     let api = rest::Api::new(operations.clone(), settings)?;
     let workers = Workers::start(std::thread::available_parallelism().map_or(2, usize::from), rest::configure(api))
@@ -133,6 +135,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(connections = metrics.connections.get(), "leaving");
     health.set(Phase::Draining);
     stop.send_replace(true);
+    tasks.leave();
     sessions.close_all(ReasonCode::ServerShuttingDown);
     let leave_by = Instant::now() + config.shutdown.grace.duration();
     tokio::select! {
@@ -367,17 +370,8 @@ async fn publish_sys(dispatch: Arc<Dispatch>, interval: Duration) {
             ("retained messages/count", retained.to_string()),
         ] {
             let topic = TopicName::new(format!("$SYS/broker/{topic}")).expect("the names above are topics");
-            dispatch.publish_sys(Publication {
-                topic,
-                payload: Bytes::from(value),
-                qos: QoS::AtMostOnce,
-                retain: true,
-                forward: ForwardProperties::default(),
-                origin: None,
-                accepted_at: dispatch.now().log,
-                expires_at: None,
-                via: Via::Server,
-            });
+            let said = Publication::of_server(topic, Bytes::from(value), QoS::AtMostOnce, dispatch.now().log);
+            dispatch.publish_sys(Publication { retain: true, ..said });
         }
     }
 }
@@ -408,6 +402,7 @@ fn replicated_limits(config: &Config) -> command::Limits {
         sessions_max: config.limits.sessions_max,
         retained_max: config.limits.retained_max,
         queue_ttl_s: config.session.queue_ttl.as_s(),
+        rule_backlog_bytes_max: config.limits.rule_backlog_bytes_max.get(),
     }
 }
 

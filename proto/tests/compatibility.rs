@@ -51,6 +51,7 @@ fn commands() -> Vec<command::Command> {
             expiry_s: 60,
             will: Some(Will { publication: publication.clone(), message_expiry_s: Some(0), delay_s: 5 }),
             exclusive_client_id: None,
+            judged_by: None,
         }),
         C::Release(Release { session: session(), discard_will: true, expiry_s: Some(0), sent_below: Some(9) }),
         C::Subscribe(Subscribe {
@@ -101,6 +102,7 @@ fn commands() -> Vec<command::Command> {
                 sessions_max: 2_000_000,
                 retained_max: 2_000_001,
                 queue_ttl_s: 1,
+                rule_backlog_bytes_max: None,
             }),
         }),
     ]
@@ -226,6 +228,17 @@ fn later_samples() -> Vec<(String, Sample)> {
     let record = SnapshotRecord { format_version: FORMAT_VERSION, part: Some(P::Expansion(expansion)) };
     samples.push(("Snapshot.Expansion".to_owned(), Sample::Snapshot(record)));
     samples.extend(registry::samples());
+    let claim = Claim { key: Some(key("s1")), by: Some(run()), judged_by: Some(u64::MAX), ..Default::default() };
+    samples.extend(
+        [
+            ("Claim.judged_by", C::Claim(claim)),
+            ("EndSession", C::EndSession(EndSession { session: session(), reason: 0x87 })),
+        ]
+        .map(of_command),
+    );
+    let cut = SnapshotSession { key: Some(key("s1")), owner: Some(run()), cut: Some(0x98), ..Default::default() };
+    let record = SnapshotRecord { format_version: FORMAT_VERSION, part: Some(P::Session(cut)) };
+    samples.push(("Snapshot.Session.cut".to_owned(), Sample::Snapshot(record)));
     samples
 }
 
@@ -302,6 +315,7 @@ fn parts() -> Vec<snapshot_record::Part> {
         will: Some(Will { publication: Some(publication()), message_expiry_s: Some(0), delay_s: 5 }),
         subscriptions: vec![subscription("$share/g/a"), subscription("a/#")],
         depot: Some(SnapshotDepot { next_seq: 70_002, offered: 70_001, expires_next_ms: Some(0), received: vec![3] }),
+        cut: None,
     };
     let released = SnapshotSession { key: Some(key("s2")), released_at_ms: Some(0), ..Default::default() };
     let first = SnapshotEntry {

@@ -56,6 +56,8 @@ pub struct DevOptions {
     pub nodes: u16,
     /// Node i on 127.0.0.(1+i) with the default ports, instead of free ports on 127.0.0.1.
     pub host_per_node: bool,
+    /// Whether it plays a device of its own.
+    pub meter: bool,
     /// Where its data stays; a directory that vanishes with the handle if absent.
     pub data_dir: Option<PathBuf>,
     /// Added to its environment: `FULMAR__SECTION__KEY`.
@@ -66,7 +68,7 @@ pub struct DevOptions {
 
 impl Default for DevOptions {
     fn default() -> DevOptions {
-        DevOptions { nodes: 1, host_per_node: false, data_dir: None, env: Vec::new(), binary: None }
+        DevOptions { nodes: 1, host_per_node: false, meter: false, data_dir: None, env: Vec::new(), binary: None }
     }
 }
 
@@ -106,6 +108,9 @@ impl Fulmar {
             true => command.arg("--host-per-node"),
             false => command.args(["--base-port", &ports::free_base(options.nodes)?.to_string()]),
         };
+        if !options.meter {
+            command.arg("--no-meter");
+        }
         command.envs(options.env.iter().cloned());
         let mut dev = Process::spawn("dev", command, dir.path())?;
         let endpoints = match read_endpoints(&mut dev).await {

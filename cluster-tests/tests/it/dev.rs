@@ -56,14 +56,16 @@ async fn endpoints_are_printed_first_and_written_as_designed() {
     for path in [&json["ca"], &node["config"], &node["data_dir"]] {
         assert!(std::path::Path::new(path.as_str().unwrap()).exists(), "{path}");
     }
-    assert_eq!(keys(&json["credentials"]), "admin devices generic rest");
+    assert_eq!(keys(&json["credentials"]), "admin application devices generic rest");
     assert_eq!(keys(&json["credentials"]["rest"]), "ak password project_id sk user");
     let dialects =
         json["credentials"]["devices"].as_array().unwrap().iter().map(|device| device["dialect"].as_str().unwrap());
     assert_eq!(dialects.collect::<Vec<_>>(), ["huawei", "aliyun", "tencent", "sensoro"]);
     assert_eq!(keys(&json["credentials"]["admin"]), "token");
     assert_eq!(keys(&json["credentials"]["generic"]), "password username");
-    for word in ["mosquitto_sub", "mosquitto_pub", "Ctrl-C", "ctl cluster members --endpoints"] {
+    for word in
+        ["mosquitto_sub", "mosquitto_pub", "routing-rule", "batchtasks", "Ctrl-C", "ctl cluster members --endpoints"]
+    {
         assert!(output.contains(word), "the tour has no {word}:\n{output}");
     }
     for probe in ["/livez", "/readyz", "/startupz", "/metrics"] {

@@ -4,15 +4,21 @@
 // All of this binary is tests; clippy sees that only of functions that carry the attribute.
 #![allow(clippy::unwrap_used)]
 
+mod applications;
 mod books;
 mod cluster;
+mod commands;
 mod ctl;
 mod dev;
 mod devices;
 mod doors;
 mod durability;
 mod hostile;
+mod messages;
 mod protocol;
 mod rest;
+mod rules;
 mod serve;
+mod shadow;
 mod support;
+mod tasks;

@@ -3,6 +3,7 @@
 
 pub mod key;
 pub mod outbound;
+pub mod plane;
 pub mod publication;
 pub mod retained;
 pub mod session;

@@ -37,6 +37,22 @@ pub struct Publication {
 }
 
 impl Publication {
+    /// A message of the router's own, which nobody keeps.
+    #[must_use]
+    pub fn of_server(topic: TopicName, payload: Bytes, qos: QoS, accepted_at: LogTime) -> Publication {
+        Publication {
+            topic,
+            payload,
+            qos,
+            retain: false,
+            forward: ForwardProperties::default(),
+            origin: None,
+            accepted_at,
+            expires_at: None,
+            via: Via::Server,
+        }
+    }
+
     /// Whether the message's life has ended.
     #[must_use]
     pub fn expired(&self, now: LogTime) -> bool {

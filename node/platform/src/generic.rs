@@ -7,6 +7,7 @@ use bytestring::ByteString;
 use fulmar_mqtt::{QoS, ReasonCode, TopicFilter, TopicName};
 
 use crate::acl::{Access, Permissions, Rule};
+use crate::dialect::application::is_reserved;
 use crate::dialect::spaces::Spaces;
 use crate::dialect::{Publishing, Subscribing, Voice};
 use crate::registry::Registry;
@@ -135,7 +136,8 @@ impl Generic {
 }
 
 /// A generic client: what its access list says. Topics that start with `$` are the server's [v5 4.7.2], and those by
-/// which Aliyun's cloud talks with its devices, and Sensoro's pushes records, are the platform's.
+/// which Aliyun's cloud talks with its devices, and Sensoro's pushes records, are the platform's. What rules push is for
+/// applications, whatever the list says.
 #[derive(Debug)]
 struct Plain {
     permissions: Permissions,
@@ -152,6 +154,7 @@ impl Voice for Plain {
     }
 
     fn subscribing(&self, filter: &TopicFilter) -> Subscribing {
-        if self.permissions.may_subscribe(filter) { Subscribing::Grant(QoS::ExactlyOnce) } else { Subscribing::Deny }
+        let granted = !is_reserved(filter) && self.permissions.may_subscribe(filter);
+        if granted { Subscribing::Grant(QoS::ExactlyOnce) } else { Subscribing::Deny }
     }
 }

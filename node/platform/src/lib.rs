@@ -7,11 +7,14 @@
 
 pub mod acl;
 pub mod dialect;
+pub mod event;
 pub mod filter;
 mod generic;
+pub mod message;
 pub mod model;
 pub mod registry;
 mod secret;
+pub mod upgrade;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +25,7 @@ use fulmar_mqtt::ReasonCode;
 use fulmar_mqtt::packet::{Connect, OversizePolicy};
 
 pub use acl::{Access, Action, Pattern, PatternError, Permissions, Rule, Who};
-pub use dialect::{Answers, Dialect, Downlink, Publishing, Report, Subscribing, Told, Uplink, Voice};
+pub use dialect::{Answers, Asked, Dialect, Downlink, Publishing, Report, Subscribing, Told, Uplink, Voice};
 pub use generic::{Generic, GenericOptions};
 pub use secret::Secret;
 
@@ -88,6 +91,10 @@ pub struct Manners {
     pub mute_oversize: bool,
     /// The session ends with its connection, whatever CONNECT says.
     pub clean: bool,
+    /// Filters that it may hold; `None`: as many as the node allows anybody.
+    pub subscriptions_max: Option<usize>,
+    /// What topics of its messages begin with inside of the router, and are written without; see [`Voice::routed`].
+    pub topic_prefix: &'static str,
 }
 
 impl Default for Manners {
@@ -101,6 +108,8 @@ impl Default for Manners {
             keep_alive_grace_s: None,
             mute_oversize: false,
             clean: false,
+            subscriptions_max: None,
+            topic_prefix: "",
         }
     }
 }
@@ -110,8 +119,8 @@ impl Default for Manners {
 pub struct Admission {
     pub tenant: ByteString,
     pub dialect: Dialect,
-    /// With tenant and dialect the key of the session: the client id of generic clients and of Sensoro's, else the id of
-    /// the device in the registry.
+    /// With tenant and dialect the key of the session: the client id of generic clients and of Sensoro's, access key and
+    /// client id of applications, else the id of the device in the registry.
     pub identity: ByteString,
     pub voice: Arc<dyn Voice>,
     pub manners: Manners,
@@ -195,6 +204,7 @@ pub struct Settings {
     pub aliyun: dialect::aliyun::Options,
     pub tencent: dialect::tencent::Options,
     pub sensoro: dialect::sensoro::Options,
+    pub application: dialect::application::Options,
 }
 
 /// All dialects of a node.
@@ -243,6 +253,7 @@ impl Platform {
                 Dialect::Aliyun => dialect::aliyun::admit(request, registry, &self.settings.aliyun),
                 Dialect::Tencent => dialect::tencent::admit(request, registry, &self.settings.tencent),
                 Dialect::Sensoro => dialect::sensoro::admit(request, registry, &self.settings.sensoro),
+                Dialect::Application => dialect::application::admit(request, registry, &self.settings.application),
             };
             outcome.map(|outcome| (*dialect, outcome))
         });
@@ -273,7 +284,7 @@ const OF_NO_DIALECT: Refusal = Refusal {
     detail: "not a client of a dialect that this listener accepts",
 };
 
-/// Any host name will do, except one whose first label is another product's.
+/// Any host name will do, except one that is another product's.
 fn right_host(request: &ConnectRequest<'_>, registry: &Registry, admission: Admission) -> Result<Admission, Refusal> {
     match registry.device(&admission.identity) {
         Some((device, _)) if asks_for_another(request, registry, &device.record.product_id) => Err(WRONG_HOST),
@@ -284,8 +295,22 @@ fn right_host(request: &ConnectRequest<'_>, registry: &Registry, admission: Admi
 pub(crate) const WRONG_HOST: Refusal =
     Refusal { reason: ReasonCode::NotAuthorized, detail: "the host name is that of another product" };
 
-/// Whether the first label of the host name is a product's, and not this one's.
+/// Whether the host name is one that its vendor gives to the devices of one product, and that product is not this one.
 pub(crate) fn asks_for_another(request: &ConnectRequest<'_>, registry: &Registry, product: &str) -> bool {
-    let label = request.host.and_then(|host| host.split('.').next());
-    label.and_then(|label| registry.product_by_label(label)).is_some_and(|meant| *meant.record.id != *product)
+    let label = request.host.and_then(product_label);
+    let meant = label.and_then(|(label, dialect)| Some((registry.product_by_label(label)?, dialect)));
+    meant.is_some_and(|(meant, dialect)| meant.record.dialect == dialect && *meant.record.id != *product)
+}
+
+/// The label of a host name that stands for a product, and whose product: `{pk}.iot-as-mqtt.{region}...` is Aliyun's,
+/// `{pid}.iotcloud...` and `{pid}.{region}.iotcloud...` are Tencent's. Other names and addresses say nothing of products.
+fn product_label(host: &str) -> Option<(&str, Dialect)> {
+    let mut labels = host.split('.');
+    let (label, second, third) = (labels.next()?, labels.next()?, labels.next()?);
+    let is = |label: &str, known: &str| label.eq_ignore_ascii_case(known);
+    if is(second, "iot-as-mqtt") {
+        // Where devices are sent by pre-authentication, whatever their product.
+        return (!is(label, "public")).then_some((label, Dialect::Aliyun));
+    }
+    (is(second, "iotcloud") || is(third, "iotcloud")).then_some((label, Dialect::Tencent))
 }

@@ -1,9 +1,13 @@
 //! The model of a product: services with properties, commands and events, in the form of the REST API's
 //! `service_capabilities`. Read here once, when a product is made or changed, so that everybody later may rely on it.
 
+mod check;
+
+pub use check::{Mismatch, MismatchKind};
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Services of a product.
 pub const SERVICES_MAX: usize = 500;
@@ -149,11 +153,16 @@ fn bounded(place: &str, count: usize, max: usize) -> Result<(), ModelError> {
     if count > max { Err(wrong(place, &format!("has {count} elements; allowed: {max}"))) } else { Ok(()) }
 }
 
+/// An object of which no member is required.
 fn read<T: DeserializeOwned>(value: &Value, place: &str) -> Result<T, ModelError> {
-    if !value.is_object() {
-        return Err(wrong(place, "must be an object"));
-    }
-    serde_json::from_value(value.clone()).map_err(|error| wrong(place, &format!("is not as it must be: {error}")))
+    let members = value.as_object().ok_or_else(|| wrong(place, "must be an object"))?;
+    serde_json::from_value(value.clone()).map_err(|error| {
+        // The error does not say whose it is; read alone, the member that it is about fails too.
+        let alone = |name: &String, member: &Value| json!({ name.as_str(): member });
+        let culprit = members.iter().find(|(name, member)| serde_json::from_value::<T>(alone(name, member)).is_err());
+        let place = culprit.map_or_else(|| place.to_owned(), |(name, _)| format!("{place}.{name}"));
+        wrong(&place, &format!("is not as it must be: {error}"))
+    })
 }
 
 /// The place of an element, with its name once that is known.
@@ -300,8 +309,6 @@ fn number(value: Option<&Value>, place: &str, member: &str) -> Result<Option<f64
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn property(more: Value) -> Value {
@@ -358,6 +365,10 @@ mod tests {
             (
                 json!([{"service_id": "a"}, {"service_id": "a"}]),
                 "service_capabilities[1].service_id \"a\" is there twice".to_owned(),
+            ),
+            (
+                json!([{"service_id": "a", "option": 7}]),
+                "service_capabilities[0].option is not as it must be: invalid type: integer `7`, expected a string".to_owned(),
             ),
             (
                 json!([{"service_id": "a", "option": "Maybe"}]),

@@ -152,6 +152,24 @@ fn generic_clients_do_not_publish_as_the_server() {
     }
 }
 
+#[test]
+fn no_access_list_lets_generic_clients_hear_or_say_what_rules_push() {
+    let patterns = ["$push/#", "#", "+/app"].map(|text| Pattern::parse(text).unwrap()).to_vec();
+    let rule = Rule { who: Who::Everyone, action: Action::All, access: Access::Allow, patterns };
+    for (rules, default) in [(vec![rule], Access::Deny), (Vec::new(), Access::Allow)] {
+        let generic = GenericOptions { anonymous: Access::Allow, users: Vec::new(), rules, default };
+        let platform = Platform::new(Generic::new(generic), Settings::default());
+        let admission = settle(&platform, &connect(None, None)).0.unwrap();
+        for filter in ["$push/#", "$push/app", "$push/+", "$push", "$share/g/$push/#", "$share/g/$push/app"] {
+            let subscribing = admission.voice.subscribing(&TopicFilter::new(filter).unwrap());
+            assert_eq!(subscribing, Subscribing::Deny, "{filter}");
+        }
+        // `#` is granted, and does not match what starts with `$`.
+        assert!(!TopicFilter::new("#").unwrap().matches(&TopicName::new("$push/app").unwrap()));
+        assert_eq!(publishing(&admission, "$push/app"), Publishing::Deny);
+    }
+}
+
 fn publishing(admission: &Admission, topic: &str) -> Publishing {
     admission.voice.publishing(&TopicName::new(topic).unwrap())
 }

@@ -284,7 +284,10 @@ impl Compiler {
         if !(least..=most).contains(&count) {
             let wanted = match (least, most) {
                 (1, 1) => "1",
+                (1, 2) => "1 or 2",
                 (2, 2) => "2",
+                (2, 3) => "2 or 3",
+                (3, 3) => "3",
                 _ => "2 to 16",
             };
             return Err(Error { column, problem: Problem::Arguments { name, wanted, found: count } });

@@ -14,31 +14,39 @@ pub(crate) enum Function {
     ContainsServices,
     ContainsTag,
     EndsWith,
+    GetService,
     GetServiceProperties,
     GetServiceProperty,
+    GetServices,
     GetTag,
     Lower,
+    Replace,
     Round,
     StartsWith,
+    Substring,
     ToNumber,
     ToString,
     Upper,
 }
 
 /// Name, function, and how many arguments it takes.
-const FUNCTIONS: [(&str, Function, usize, usize); 15] = [
+const FUNCTIONS: [(&str, Function, usize, usize); 19] = [
     ("ABS", Function::Abs, 1, 1),
     ("CHAR_LENGTH", Function::CharLength, 1, 1),
     ("CONCAT", Function::Concat, 2, 16),
-    ("CONTAINS_SERVICES", Function::ContainsServices, 1, 1),
+    ("CONTAINS_SERVICES", Function::ContainsServices, 1, 2),
     ("CONTAINS_TAG", Function::ContainsTag, 1, 1),
     ("ENDS_WITH", Function::EndsWith, 2, 2),
+    ("GET_SERVICE", Function::GetService, 1, 2),
+    ("GET_SERVICES", Function::GetServices, 1, 2),
     ("GET_SERVICE_PROPERTIES", Function::GetServiceProperties, 1, 1),
     ("GET_SERVICE_PROPERTY", Function::GetServiceProperty, 2, 2),
     ("GET_TAG", Function::GetTag, 1, 1),
     ("LOWER", Function::Lower, 1, 1),
+    ("REPLACE", Function::Replace, 3, 3),
     ("ROUND", Function::Round, 1, 1),
     ("STARTS_WITH", Function::StartsWith, 2, 2),
+    ("SUBSTRING", Function::Substring, 2, 3),
     ("TO_NUMBER", Function::ToNumber, 1, 1),
     ("TO_STRING", Function::ToString, 1, 1),
     ("UPPER", Function::Upper, 1, 1),
@@ -106,9 +114,29 @@ impl Function {
                 Some(key) => Value::Bool(tag(event, key, work)?.is_some()),
                 None => Value::Null,
             },
-            Function::ContainsServices => match text(0) {
-                Some(id) => Value::Bool(service(event, id, work)?.is_some()),
+            Function::ContainsServices => match wanted(text(0), value(1)) {
+                Some(wanted) => Value::Bool(!services(event, wanted, 1, work)?.is_empty()),
                 None => Value::Null,
+            },
+            Function::GetServices => {
+                let Some(wanted) = wanted(text(0), value(1)) else { return Ok(Cow::default()) };
+                let found = services(event, wanted, usize::MAX, work)?;
+                work.spend(found.iter().map(|service| service.weight()).sum())?;
+                Value::List(found.into_iter().cloned().collect())
+            }
+            Function::Replace => match (text(0), text(1), text(2)) {
+                (Some(text), Some(part), Some(by)) if !part.is_empty() => {
+                    // Each byte may become as many as `by` has.
+                    work.spend(text.matches(part).count().saturating_mul(by.len()))?;
+                    Value::Text(text.replace(part, by))
+                }
+                (Some(text), Some(_), Some(_)) => Value::Text(text.to_owned()),
+                _ => Value::Null,
+            },
+            Function::Substring => match (text(0), value(1), value(2)) {
+                (Some(text), Value::Int(from), Value::Null) if arguments.len() == 2 => substring(text, *from, i64::MAX),
+                (Some(text), Value::Int(from), Value::Int(length)) => substring(text, *from, *length),
+                _ => Value::Null,
             },
             // What is inside the event is lent, not copied.
             Function::GetTag => {
@@ -116,6 +144,11 @@ impl Function {
                 return Ok(
                     tag(event, key, work)?.map_or_else(Cow::default, |tag| Cow::Borrowed(tag.member("tag_value")))
                 );
+            }
+            Function::GetService => {
+                let Some(wanted) = wanted(text(0), value(1)) else { return Ok(Cow::default()) };
+                let found = services(event, wanted, 1, work)?;
+                return Ok(found.first().map_or_else(Cow::default, |service| Cow::Borrowed(*service)));
             }
             Function::GetServiceProperties => {
                 let Some(id) = text(0) else { return Ok(Cow::default()) };
@@ -143,6 +176,45 @@ fn tag<'e>(event: &'e Value, key: &str, work: &mut Work) -> Result<Option<&'e Va
 /// The first service of that id in a property report.
 fn service<'e>(event: &'e Value, id: &str, work: &mut Work) -> Result<Option<&'e Value>, Overrun> {
     find(event.member("notify_data").member("body").member("services"), "service_id", id, work)
+}
+
+/// An id of services, and whether it need only be part of theirs; `None` if an argument has the wrong kind.
+fn wanted<'a>(id: Option<&'a str>, fuzzy: &Value) -> Option<(&'a str, bool)> {
+    match fuzzy {
+        Value::Null => Some((id?, false)),
+        Value::Bool(fuzzy) => Some((id?, *fuzzy)),
+        _ => None,
+    }
+}
+
+/// The first services of that id in a property report.
+fn services<'e>(
+    event: &'e Value,
+    (id, fuzzy): (&str, bool),
+    most: usize,
+    work: &mut Work,
+) -> Result<Vec<&'e Value>, Overrun> {
+    let mut found = Vec::new();
+    let Value::List(elements) = event.member("notify_data").member("body").member("services") else { return Ok(found) };
+    for element in elements {
+        let Some(text) = element.member("service_id").as_text() else { continue };
+        work.spend(1 + text.len())?;
+        if text == id || fuzzy && text.contains(id) {
+            found.push(element);
+            if found.len() >= most {
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Characters from a place on, which is counted from 1.
+fn substring(text: &str, from: i64, length: i64) -> Value {
+    let (Ok(from), Ok(length)) = (usize::try_from(from.saturating_sub(1)), usize::try_from(length)) else {
+        return Value::Null;
+    };
+    Value::Text(text.chars().skip(from).take(length).collect())
 }
 
 fn find<'e>(list: &'e Value, name: &str, wanted: &str, work: &mut Work) -> Result<Option<&'e Value>, Overrun> {

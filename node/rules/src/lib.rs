@@ -1,5 +1,4 @@
 //! The rule language: what an event must look like (`where`), and what is kept of it (`select`).
-//! No part of the program uses this crate yet: the rule engine that will is still to come.
 //!
 //! Text is compiled once, to a flat program whose jumps only go forward, so that each step runs at most once for an
 //! event. What is too long, too deep or too much work is an error with a name ([`limits`]), never a long wait.

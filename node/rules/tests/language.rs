@@ -43,7 +43,7 @@ fn event() -> Value {
     ])
 }
 
-const TRUE: [&str; 38] = [
+const TRUE: [&str; 46] = [
     "",
     "  ",
     "notify_data.body.content.temperature > 38",
@@ -82,6 +82,14 @@ const TRUE: [&str; 38] = [
     "ABS(-3) = 3 AND ABS(-1.5) = 1.5 AND ROUND(1.5) = 2 AND ABS('x') IS NULL",
     "CASE WHEN 1 = 2 THEN 'a' WHEN missing THEN 'b' ELSE 'c' END = 'c'",
     "CASE WHEN 1 = 1 THEN CASE WHEN FALSE THEN 1 END END IS NULL",
+    "GET_SERVICE('S1') IS NOT NULL AND GET_SERVICE('S') IS NULL AND GET_SERVICE('S', TRUE) IS NOT NULL",
+    "GET_SERVICE('1', FALSE) IS NULL AND (GET_SERVICE('S1', 'x') = 1) IS NULL AND GET_SERVICES(1) IS NULL",
+    "CONTAINS_SERVICES('2', TRUE) AND NOT CONTAINS_SERVICES('2', FALSE) AND NOT CONTAINS_SERVICES('3', TRUE)",
+    "REPLACE('a-b-c', '-', '+') = 'a+b+c' AND REPLACE('abc', '', 'x') = 'abc' AND REPLACE('a', 'a', 1) IS NULL",
+    "SUBSTRING('abcde', 2, 3) = 'bcd' AND SUBSTRING('abcde', 4) = 'de' AND SUBSTRING('abc', 9) = ''",
+    "SUBSTRING('abc', 0) IS NULL AND SUBSTRING('abc', 1, -1) IS NULL AND SUBSTRING(1, 1) IS NULL",
+    "SUBSTRING('abc', 1, missing) IS NULL",
+    "GET_SERVICES('S1') IS NOT NULL",
 ];
 
 const FALSE: [&str; 9] = [

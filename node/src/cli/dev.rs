@@ -3,6 +3,7 @@
 
 mod fleet;
 mod kit;
+mod meter;
 mod probe;
 mod screen;
 mod seed;
@@ -54,6 +55,9 @@ pub(super) struct Options {
     /// Give node i the address 127.0.0.(1+i) and the default ports.
     #[arg(long, conflicts_with_all = ["host", "base_port"])]
     host_per_node: bool,
+    /// Play no device: otherwise the one called `meter` is connected, and answers commands.
+    #[arg(long)]
+    no_meter: bool,
 }
 
 /// One node: where it listens and keeps its files.
@@ -169,7 +173,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
         places.iter_mut().for_each(Place::open_low);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let all_ours = runtime.block_on(supervise(&dir, &places))?;
+    let all_ours = runtime.block_on(supervise(&dir, &places, !options.no_meter))?;
     if options.data_dir.is_none() && all_ours {
         // Best effort: a directory left behind in the temporary place harms nobody.
         let _ = fs::remove_dir_all(&dir);
@@ -204,7 +208,7 @@ impl Signals {
 }
 
 /// Returns whether every node was ended by us: one that was killed may have been started again by hand.
-async fn supervise(dir: &Path, places: &[Place]) -> anyhow::Result<bool> {
+async fn supervise(dir: &Path, places: &[Place], plays: bool) -> anyhow::Result<bool> {
     let mut signals = Signals {
         interrupt: signal(SignalKind::interrupt())?,
         terminate: signal(SignalKind::terminate())?,
@@ -223,6 +227,7 @@ async fn supervise(dir: &Path, places: &[Place]) -> anyhow::Result<bool> {
     }
     let endpoints = kit.write_endpoints(dir, places, &fleet.pids())?;
     tour::print(&endpoints, places, &fleet.pids(), &kit);
+    let _meter = plays.then(|| meter::play(places, kit.credentials.demo.meter()));
     let mut screen = Screen::open();
     let mut watch = Watch::start(places);
     let mut ticks = tokio::time::interval(LOOK_EVERY);
@@ -279,7 +284,7 @@ mod tests {
 
     fn options(nodes: u16) -> Options {
         let host = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Options { nodes, data_dir: None, host, base_port: BASE_PORT, host_per_node: false }
+        Options { nodes, data_dir: None, host, base_port: BASE_PORT, host_per_node: false, no_meter: true }
     }
 
     #[test]

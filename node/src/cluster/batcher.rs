@@ -74,6 +74,27 @@ enum Next {
     End,
 }
 
+/// Commands that need not be one entry, in parts that a batch holds: one call's commands are never taken apart, and an
+/// entry that is too large for a message between nodes would stop the log.
+#[must_use]
+pub fn in_parts(commands: Vec<Command>) -> Vec<Vec<Command>> {
+    let (mut parts, mut bytes) = (Vec::<Vec<Command>>::new(), 0);
+    for command in commands {
+        let more = weight(&command);
+        match parts.last_mut().filter(|_| bytes + more <= BATCH_BYTES_MAX) {
+            Some(part) => {
+                part.push(command);
+                bytes += more;
+            }
+            None => {
+                parts.push(vec![command]);
+                bytes = more;
+            }
+        }
+    }
+    parts
+}
+
 /// Bytes that a command adds to the log, roughly.
 #[must_use]
 pub(super) fn weight(command: &Command) -> usize {
@@ -94,6 +115,7 @@ pub(super) fn weight(command: &Command) -> usize {
             }
             Command::Settle(settlements) => settlements.iter().map(settlement_weight).sum(),
             Command::Registry(change) => change.bytes(),
+            Command::Plane(change) => change.bytes(),
             _ => 0,
         }
 }

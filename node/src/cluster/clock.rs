@@ -19,7 +19,14 @@ pub struct Clock {
 #[must_use]
 pub fn wall_ms() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
-    elapsed.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+    let ms = elapsed.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+    ms + ahead_s() * 1_000
+}
+
+/// Seconds by which a test wants this machine's wall clock to be ahead.
+fn ahead_s() -> u64 {
+    fail::fail_point!("clock::ahead_s", |seconds| seconds.and_then(|text| text.parse().ok()).unwrap_or(0));
+    0
 }
 
 impl Clock {

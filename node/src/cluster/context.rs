@@ -1,7 +1,7 @@
 //! What the parts of a node's membership share.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytestring::ByteString;
 use fulmar_broker::NodeId;
@@ -10,6 +10,7 @@ use fulmar_proto::peer::v1::Identity;
 use openraft::ServerState;
 
 use super::acks::Acks;
+use super::calls::Desk;
 use super::clock::Clock;
 use super::core::Core;
 use super::leader::Leadership;
@@ -42,6 +43,8 @@ pub struct Context {
     /// Bounds of the replicated state, as this node is configured; the leader's count.
     pub(super) limits: Limits,
     pub(super) fatal: Fatal,
+    /// Who carries requests to devices, once there is somebody.
+    pub(super) desk: OnceLock<Weak<dyn Desk>>,
 }
 
 impl std::fmt::Debug for Context {

@@ -327,7 +327,8 @@ impl Core {
 /// what is retained, or who is known.
 fn matters_to_others(command: &Command) -> bool {
     match command {
-        Command::Claim(_) | Command::Subscribe { .. } | Command::LiveRoutes(_) | Command::Registry(_) => true,
+        Command::Claim(_) | Command::Subscribe { .. } | Command::LiveRoutes(_) | Command::Plane(_) => true,
+        Command::Registry(change) => !change.is_report(),
         Command::Publish(publish) => publish.publication.retain,
         _ => false,
     }

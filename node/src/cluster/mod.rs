@@ -4,6 +4,7 @@
 mod acks;
 mod batcher;
 mod bootstrap;
+pub mod calls;
 pub mod clock;
 mod context;
 mod core;
@@ -24,7 +25,7 @@ mod tests;
 mod view;
 pub mod wire;
 
-pub use batcher::PROPOSAL_BYTES_MAX;
+pub use batcher::{PROPOSAL_BYTES_MAX, in_parts};
 pub use bootstrap::Bootstrap;
 pub use clock::Clock;
 pub use context::Context;

@@ -8,8 +8,9 @@ use fulmar_broker::{Generation, NodeId};
 use fulmar_proto::Message;
 use fulmar_proto::peer::v1::peer_server::Peer;
 use fulmar_proto::peer::v1::{
-    AdoptRequest, AdoptResponse, Frame, FrameAck, Hello, IdentifyRequest, Identity, JoinRequest, JoinResponse,
-    LeaseRequest, ProposeProblem, ProposeProblemKind as Kind, ProposeRequest, RemoveRequest, RemoveResponse, Renewal,
+    AdoptRequest, AdoptResponse, AnswerRequest, AnswerResponse, CarryRequest, CarryResponse, Frame, FrameAck, Hello,
+    IdentifyRequest, Identity, JoinRequest, JoinResponse, LeaseRequest, ProposeProblem, ProposeProblemKind as Kind,
+    ProposeRequest, RemoveRequest, RemoveResponse, Renewal,
 };
 use fulmar_proto::raft::v1::{PreVoteRequest, PreVoteResponse};
 use fulmar_proto::types::v1 as types;
@@ -20,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::batcher::stream::{Trouble, submit};
 use super::bootstrap::{adopt, removed_text};
+use super::calls::{Answered, Carry, Desk, malformed};
 use super::context::Context;
 use super::membership::{self, Refused};
 use super::raft::inbound::Gate;
@@ -44,6 +46,19 @@ impl PeerService {
     #[allow(clippy::result_large_err)] // tonic's status is as large as it is
     fn context(&self) -> Result<&Arc<Context>, Status> {
         self.0.get().ok_or_else(|| Status::unavailable("this node is starting"))
+    }
+
+    /// A request about a device of somebody who may make it, and who takes it.
+    #[allow(clippy::result_large_err)]
+    fn called<T>(
+        &self,
+        mut request: T,
+        hello: impl FnOnce(&mut T) -> Option<Hello>,
+    ) -> Result<(T, Arc<dyn Desk>), Status> {
+        let context = self.context()?;
+        context.greet(hello(&mut request))?;
+        let desk = context.desk().ok_or_else(|| Status::unavailable("this node is starting"))?;
+        Ok((request, desk))
     }
 }
 
@@ -209,6 +224,18 @@ impl Peer for PeerService {
         let from = context.greet(first.hello)?;
         let acks = context.links.accept(from, frames).ok_or_else(|| Status::unavailable("this node is starting"))?;
         Ok(Response::new(Box::pin(acks)))
+    }
+
+    async fn carry(&self, request: Request<CarryRequest>) -> Result<Response<CarryResponse>, Status> {
+        let (request, desk) = self.called(request.into_inner(), |request| request.hello.take())?;
+        let carry = Carry::from_message(request).map_err(|error| malformed(&error))?;
+        Ok(Response::new(desk.carry(carry).await.to_message()))
+    }
+
+    async fn answer(&self, request: Request<AnswerRequest>) -> Result<Response<AnswerResponse>, Status> {
+        let (request, desk) = self.called(request.into_inner(), |request| request.hello.take())?;
+        desk.answered(Answered::from_message(request).map_err(|error| malformed(&error))?);
+        Ok(Response::new(AnswerResponse {}))
     }
 }
 

@@ -156,6 +156,7 @@ pub async fn start(
         reach: Reach::default(),
         limits: settings.limits,
         fatal: fatal.clone(),
+        desk: OnceLock::new(),
     });
     if context.log.last().is_none() && context.log.vote().is_none() && context.log.purged().is_none() {
         context.contact.never();

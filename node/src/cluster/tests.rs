@@ -87,6 +87,7 @@ async fn what_was_committed_is_there_after_a_restart_under_a_new_generation() {
         expiry_s: 60,
         will: None,
         exclusive_client_id: None,
+        judged_by: None,
     };
     let outcomes = replica.commit(vec![Command::Claim(Box::new(claim)), retain(1, b"one")]).await.unwrap();
     let [Outcome::Claimed(claimed), Outcome::Done] = outcomes.as_slice() else { panic!("{outcomes:?}") };
@@ -184,4 +185,29 @@ fn flip(path: &Path) {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x10;
     std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn commands_that_need_not_be_one_entry_are_parted_in_their_order() {
+    let publish = |number: usize, bytes: usize| {
+        let topic = TopicName::new(format!("t/{number}")).expect("a topic");
+        Command::Announce(Arc::new(Publication {
+            topic,
+            payload: Bytes::from(vec![0; bytes]),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            forward: ForwardProperties::default(),
+            expires_at: None,
+            origin: None,
+            accepted_at: fulmar_broker::LogTime(0),
+            via: Via::Server,
+        }))
+    };
+    let commands: Vec<Command> = (0..40).map(|number| publish(number, 40_000)).collect();
+    let parts = super::in_parts(commands.clone());
+    assert_eq!(parts.iter().map(Vec::len).max(), Some(6), "40,000 bytes and some each, 256 KiB an entry");
+    assert_eq!(parts.concat(), commands);
+    let parts = super::in_parts(vec![publish(0, 1), publish(1, 1 << 20), publish(2, 1)]);
+    assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1], "one that is larger goes alone");
+    assert!(super::in_parts(Vec::new()).is_empty());
 }

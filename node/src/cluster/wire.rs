@@ -1,8 +1,10 @@
 //! Commands and publications as the messages of fulmar-proto, and back. What comes in is checked completely: an error
 //! names the field. Absent here: what the messages are for, and where they are stored or sent.
 
+mod call;
 mod command;
 pub mod image;
+mod plane;
 mod publication;
 mod registry;
 #[cfg(test)]
@@ -14,7 +16,7 @@ use fulmar_broker::state::command::Batch;
 use fulmar_broker::{Epoch, Generation, NodeId, SessionKey};
 use fulmar_mqtt::packet::SubscriptionIds;
 use fulmar_mqtt::topic::TopicError;
-use fulmar_mqtt::{QoS, TopicFilter, TopicName, limits};
+use fulmar_mqtt::{QoS, ReasonCode, TopicFilter, TopicName, limits};
 use fulmar_proto::types::v1 as proto;
 use fulmar_proto::{DecodeError, Message};
 use thiserror::Error;
@@ -61,6 +63,8 @@ pub enum Problem {
     Range(u64),
     #[error("is there beside what it excludes")]
     Unwanted,
+    #[error("is no JSON object")]
+    Json,
 }
 
 impl Error {
@@ -166,6 +170,11 @@ fn subscription_id(name: &str, value: u32) -> Result<u32, Error> {
     } else {
         Err(Error::new(name, Problem::Range(value.into())))
     }
+}
+
+fn reason(name: &str, byte: u32) -> Result<ReasonCode, Error> {
+    let known = u8::try_from(byte).ok().and_then(ReasonCode::from_byte);
+    known.ok_or_else(|| Error::new(name, Problem::Range(byte.into())))
 }
 
 fn subscription_ids(name: &str, values: Vec<u32>) -> Result<SubscriptionIds, Error> {

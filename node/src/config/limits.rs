@@ -23,6 +23,9 @@ pub struct Limits {
     /// Bytes of a payload that may be queued for persistent sessions or retained; a larger one ends the connection (0x95
     /// in MQTT 5). Default `256KiB`, 1KiB to 1MiB.
     pub durable_payload_bytes_max: ByteCount,
+    /// Bytes of what waits for the sinks of durable rules and for applications that are away. Beyond it the oldest entries
+    /// of the largest backlog are dropped and counted. Default `256MiB`, 1MiB to 1TiB.
+    pub rule_backlog_bytes_max: ByteCount,
 }
 
 impl Default for Limits {
@@ -33,6 +36,7 @@ impl Default for Limits {
             retained_max: 2_000_000,
             sessions_max: 2_000_000,
             durable_payload_bytes_max: ByteCount::kib(256),
+            rule_backlog_bytes_max: ByteCount::mib(256),
         }
     }
 }
@@ -40,7 +44,8 @@ impl Default for Limits {
 impl Limits {
     pub(super) fn check(&self, problems: &mut Problems<'_>) {
         let replicated = ByteCount::mib(1)..=ByteCount::mib(1 << 20);
-        problems.range("limits.replicated_bytes_max", self.replicated_bytes_max, replicated);
+        problems.range("limits.replicated_bytes_max", self.replicated_bytes_max, replicated.clone());
+        problems.range("limits.rule_backlog_bytes_max", self.rule_backlog_bytes_max, replicated);
         problems.range("limits.retained_max", self.retained_max, 1..=1_000_000_000);
         problems.range("limits.sessions_max", self.sessions_max, 1..=1_000_000_000);
         let payload = ByteCount::kib(1)..=ByteCount::mib(1);

@@ -28,8 +28,8 @@ pub struct Listener {
     /// on the one port. Default `mqtt`.
     #[serde(default)]
     pub protocol: Protocol,
-    /// Dialects of the devices that are let in: `tencent`, `aliyun`, `huawei`, `sensoro`, and `generic` for plain MQTT.
-    /// The order means nothing. Default all.
+    /// Dialects of the clients that are let in: `tencent`, `aliyun`, `huawei`, `sensoro`, `application` for those that take
+    /// what rules push, and `generic` for plain MQTT. The order means nothing. Default all.
     #[serde(default = "defaults::dialects")]
     pub dialects: Vec<DialectName>,
     /// What is served over HTTP: `device_auth`, where devices get their credentials, and `api`, the platform's REST API.
@@ -89,6 +89,8 @@ pub enum Protocol {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DialectName {
+    /// By its user name, which is no device's.
+    Application,
     Tencent,
     Aliyun,
     Huawei,
@@ -177,8 +179,14 @@ mod defaults {
 
 impl DialectName {
     /// In the order in which they are asked.
-    pub const ALL: [DialectName; 5] =
-        [DialectName::Tencent, DialectName::Aliyun, DialectName::Huawei, DialectName::Sensoro, DialectName::Generic];
+    pub const ALL: [DialectName; 6] = [
+        DialectName::Application,
+        DialectName::Tencent,
+        DialectName::Aliyun,
+        DialectName::Huawei,
+        DialectName::Sensoro,
+        DialectName::Generic,
+    ];
 
     fn dialect(self) -> Dialect {
         match self {
@@ -186,6 +194,7 @@ impl DialectName {
             DialectName::Aliyun => Dialect::Aliyun,
             DialectName::Huawei => Dialect::Huawei,
             DialectName::Sensoro => Dialect::Sensoro,
+            DialectName::Application => Dialect::Application,
             DialectName::Generic => Dialect::Generic,
         }
     }

@@ -1,6 +1,6 @@
 //! `[platform]`: how the dialects of devices are held to, where the vendors' services differ among themselves.
 
-use fulmar_platform::dialect::{aliyun, huawei};
+use fulmar_platform::dialect::{aliyun, application, huawei};
 use fulmar_platform::registry::Endpoint;
 use fulmar_platform::{Settings, dialect};
 use schemars::JsonSchema;
@@ -10,13 +10,22 @@ use super::problem::Problems;
 use super::units::{self, TimeSpan};
 
 /// Devices of the registry, by dialect.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Platform {
+    /// Targets of batch tasks that this node works on at one time. Default 32, 1 to 1024.
+    pub batch_concurrency: u32,
+    /// How long the answer of a device to a command, or to a property set or get, is waited for. Default `20s`, as the
+    /// vendors have it; 100ms to 60s.
+    pub command_timeout: TimeSpan,
     /// Devices of Huawei's IoTDA.
     pub huawei: Huawei,
     /// Devices of Aliyun's IoT Platform.
     pub aliyun: Aliyun,
+    /// What applications name this cluster in `instanceId` of their user name, where they name one: another is refused.
+    /// Default none: anything will do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_id: Option<String>,
 }
 
 /// Devices of Huawei's IoTDA.
@@ -77,6 +86,18 @@ impl From<Grace> for String {
     }
 }
 
+impl Default for Platform {
+    fn default() -> Platform {
+        Platform {
+            batch_concurrency: 32,
+            command_timeout: TimeSpan::s(20),
+            huawei: Huawei::default(),
+            aliyun: Aliyun::default(),
+            instance_id: None,
+        }
+    }
+}
+
 impl Default for Huawei {
     fn default() -> Huawei {
         Huawei { timestamp_tolerance: TimeSpan::s(3600) }
@@ -99,7 +120,7 @@ impl Platform {
     /// As the dialects take it.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        let Platform { huawei, aliyun } = self;
+        let Platform { huawei, aliyun, instance_id, .. } = self;
         let hours = huawei.timestamp_tolerance.as_s() / 3600;
         let host = aliyun.endpoint_host.as_deref();
         Settings {
@@ -115,16 +136,26 @@ impl Platform {
                 endpoint: host.map(|host| Endpoint { host: host.into(), port: aliyun.endpoint_port }),
                 plain_auth: aliyun.plain_auth,
             },
+            application: application::Options { instance_id: instance_id.as_deref().map(Into::into) },
             ..Settings::default()
         }
     }
 
     pub(super) fn check(&self, problems: &mut Problems<'_>) {
+        problems.range("platform.batch_concurrency", self.batch_concurrency, 1..=1024);
+        let timeout = TimeSpan::ms(100)..=TimeSpan::s(60);
+        problems.range("platform.command_timeout", self.command_timeout, timeout);
         let tolerance = self.huawei.timestamp_tolerance;
         let key = "platform.huawei.timestamp_tolerance";
         problems.range(key, tolerance, TimeSpan::s(3600)..=TimeSpan::s(24 * 3600));
         if !tolerance.as_ms().is_multiple_of(3_600_000) {
             problems.add(key, format!("is {tolerance}; allowed: whole hours, as in \"1h\""));
+        }
+        if let Some(id) = &self.instance_id
+            && (id.is_empty() || id.contains(['|', '=']))
+        {
+            problems
+                .add("platform.instance_id", format!("is {id:?}; allowed: text without | and =, at least a character"));
         }
         if let Grace::Span(span) = self.aliyun.keep_alive_grace {
             problems.range("platform.aliyun.keep_alive_grace", span, TimeSpan::ZERO..=TimeSpan::s(600));

@@ -23,11 +23,12 @@ pub struct Rest {
     pub domain_name: String,
     /// How long a token is valid. Default `24h`.
     pub token_lifetime: TimeSpan,
-    /// Failed sign-ins of one user within `sign_in_window` that lock it; from one address four times as many. Default 5.
+    /// Failed sign-ins of one user from one address within `sign_in_window` that lock that user there; four times as many
+    /// lock the address. Default 5.
     pub sign_in_failures_max: u32,
     /// Time in which failures are counted together. Default `5m`.
     pub sign_in_window: TimeSpan,
-    /// How long a user or an address stays locked. Default `5m`.
+    /// How long they stay locked. Default `5m`.
     pub sign_in_lock: TimeSpan,
     /// Users. Default none.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use fulmar_broker::plane;
 use fulmar_broker::state::command::{Command, Effect, Owner, Settlement};
 use fulmar_broker::{Epoch, Generation, NodeId, SessionKey};
 use fulmar_platform::registry::{Event, Status};
@@ -10,10 +11,12 @@ use fulmar_platform::registry::{Event, Status};
 use super::Dispatch;
 use super::publish::Nobody;
 use super::receiver::Receiver;
+use crate::cluster::links::Run;
 use crate::cluster::{Listener, Taken};
 
 impl Listener for Dispatch {
     fn carry_out(&self, effect: Effect) {
+        self.tell_rules(&effect);
         match effect {
             Effect::Wake { key, owner } => {
                 if let Some(receiver) = self.owned(&key, owner) {
@@ -39,25 +42,41 @@ impl Listener for Dispatch {
                     receiver.tell(|port| port.close(reason));
                 }
             }
+            Effect::News { key, owner, news } => {
+                if let Some(receiver) = self.owned(&key, owner) {
+                    receiver.tell(|port| port.news(news));
+                }
+            }
             Effect::Registry(Event::Status(status)) => {
                 let Status { device, dialect, online, epoch, .. } = &status;
                 tracing::debug!(%dialect, device = &*device.id, online, epoch, "status of a device");
             }
-            // Rules are the ones to hear of it, once there are any.
+            // The rules have heard of it.
             Effect::Registry(_) => {}
+            Effect::Plane(event) => match event {
+                plane::Event::Mail(event) => self.mail_changed(&event),
+                plane::Event::Task(event) => self.task_happened(&event),
+                plane::Event::Backlog(_) => {}
+            },
             // The routes of a session leave with its connection.
             Effect::Ended { .. } => {}
             // Also that of this node's own run: the older one's links are gone.
-            Effect::NodeUp { .. } => self.link_up(),
+            Effect::NodeUp { .. } => {
+                self.link_up();
+                self.look_at_tasks();
+            }
             Effect::NodeDown { node, generation } => {
                 self.links().down(node, generation);
+                self.calls.lose(|on| on == Some((node, generation)));
                 self.forget_arrivals((node, generation));
+                self.look_at_tasks();
             }
         }
     }
 
     fn lease_changed(&self) {
         self.tell_of_lease();
+        self.look_at_tasks();
     }
 
     fn fenced(&self) {
@@ -66,19 +85,25 @@ impl Listener for Dispatch {
         receivers.iter().for_each(|receiver| self.cut(receiver));
         self.forget_routes();
         self.links().fenced();
+        self.calls.lose(|_| true);
     }
 
     fn installed(&self) {
         for receiver in self.receivers() {
-            if self.owner_epoch(receiver.key()) == Some(receiver.epoch()) {
+            if self.catch_up(&receiver) {
                 receiver.outbound().wake();
                 receiver.signal();
-            } else {
-                self.take_over(&receiver);
+                self.look_for_mail(&receiver);
             }
         }
         self.routes_changed();
         self.link_up();
+        self.look_at_tasks();
+        self.tell_rules_of_all();
+        let state = self.replica.read();
+        let alive: Vec<Run> = state.runs().filter(|run| run.alive).map(|run| (run.node, run.generation)).collect();
+        drop(state);
+        self.calls.lose(|on| on.is_some_and(|run| !alive.contains(&run)));
     }
 
     fn delivered(&self, from: (NodeId, Generation), frame: Bytes, taken: Taken) {
@@ -131,6 +156,25 @@ impl Dispatch {
                 Err(error) => tracing::error!(%error, key = %receiver.key(), "acknowledgements not committed"),
             }),
         );
+    }
+
+    /// Ends a receiver as was decided while it could not be told: a newer claim has its session, or it is to be cut.
+    /// Returns whether the session is still its own.
+    pub fn catch_up(&self, receiver: &Arc<Receiver>) -> bool {
+        let view = self.replica.read().session(receiver.key());
+        let own = view.filter(|view| view.owner.is_some_and(|owner| owner.epoch == receiver.epoch()));
+        match own {
+            Some(view) => {
+                if let Some(reason) = view.cut {
+                    receiver.tell(|port| port.close(reason));
+                }
+                true
+            }
+            None => {
+                self.take_over(receiver);
+                false
+            }
+        }
     }
 
     /// The epoch that owns a session now, if any does.

@@ -3,18 +3,25 @@
 //! sockets and protocol state.
 
 pub mod announce;
+pub mod calls;
 pub mod downlink;
 pub mod effects;
+pub mod events;
 pub mod freeze;
+mod herald;
+pub mod mail;
+pub mod own;
 pub mod peers;
 pub mod publish;
+pub mod push;
 pub mod receiver;
 pub mod replay;
 pub mod routes;
+pub mod tasks;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use fulmar_broker::outbound::DropReason;
 use fulmar_broker::retained::Retained;
@@ -23,10 +30,13 @@ use fulmar_mqtt::ReasonCode;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use crate::cluster::calls::Desk;
 use crate::cluster::links::{Ground, Links, Run};
 use crate::cluster::{Listener, Replica};
 use crate::telemetry::Metrics;
 pub use announce::Announcing;
+pub use calls::{CallId, Called};
+pub use downlink::{Outgoing, Sent};
 pub use publish::{Accepted, Admission, Durable, Offer, Ticket};
 pub use receiver::{Port, Receiver};
 pub use routes::{RouteCache, Routes};
@@ -52,6 +62,11 @@ pub struct Dispatch {
     turns: AtomicUsize,
     /// What topics of frames resolve to, by where the frames come from.
     arrivals: Mutex<HashMap<Run, RouteCache>>,
+    rules: OnceLock<Arc<dyn events::Rules>>,
+    tasks: OnceLock<Arc<dyn tasks::Tasks>>,
+    calls: calls::Calls,
+    post: mail::Post,
+    herald: herald::Herald,
     /// The lease is held again.
     thaw: Notify,
     /// When that was, in milliseconds of the monotonic clock.
@@ -82,6 +97,11 @@ impl Dispatch {
             sys: Mutex::default(),
             turns: AtomicUsize::new(0),
             arrivals: Mutex::default(),
+            rules: OnceLock::new(),
+            tasks: OnceLock::new(),
+            calls: calls::Calls::new(),
+            post: mail::Post::default(),
+            herald: herald::Herald::start(this.clone()),
             thaw: Notify::new(),
             thawed_ms: AtomicU64::new(0),
         });
@@ -89,6 +109,8 @@ impl Dispatch {
         dispatch.links.serve_for(Arc::downgrade(&ground));
         let listener: Arc<dyn Listener> = dispatch.clone();
         dispatch.replica.listen(Arc::downgrade(&listener));
+        let desk: Arc<dyn Desk> = dispatch.clone();
+        dispatch.replica.carry_by(Arc::downgrade(&desk));
         if dispatch.replica.clustered() {
             dispatch.connect();
         }

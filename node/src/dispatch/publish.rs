@@ -438,7 +438,7 @@ impl Dispatch {
         }
     }
 
-    fn push_to_targets(&self, routes: &Routes, publication: &Arc<Publication>) {
+    pub(super) fn push_to_targets(&self, routes: &Routes, publication: &Arc<Publication>) {
         let now_ms = self.now().mono_ms;
         for target in &routes.targets {
             if let Some(delivery) = target.delivery(publication) {

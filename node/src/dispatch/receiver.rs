@@ -8,14 +8,16 @@ use bytes::BytesMut;
 use fulmar_broker::outbound::{DropReason, Orphan, Outbound, REPLAY_QUEUED_MAX, STALL_MS_MAX, Tally, Waiter};
 use fulmar_broker::retained::Retained;
 use fulmar_broker::session::Token;
-use fulmar_broker::state::command::Subscription;
+use fulmar_broker::state::command::{News, Subscription};
 use fulmar_broker::{Epoch, Now, SessionKey};
 use fulmar_mqtt::packet::{Disconnect, ReasonProperties};
 use fulmar_mqtt::{Packet, ReasonCode, Version, encode};
+use fulmar_platform::Downlink;
 use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::Dispatch;
+use super::downlink::Outgoing;
 use super::replay::Replay;
 use crate::cluster::Committed;
 
@@ -24,6 +26,9 @@ const PULL_BYTES_MAX: usize = 128 * 1024;
 
 /// Batches of packets that may wait for their session at one time.
 pub const BATCHES_MAX: u32 = 2;
+
+/// Requests to send something that may wait for their session at one time.
+const ASKED_MAX: u32 = 256;
 
 /// What a lower room may tell a session.
 pub trait Port: Send + Sync {
@@ -40,6 +45,17 @@ pub trait Port: Send + Sync {
     fn fenced(&self);
     /// The connection must end, for this reason.
     fn close(&self, reason: ReasonCode);
+    /// The client is to be sent something.
+    fn downlink(&self, outgoing: Box<Outgoing>);
+    /// Messages may wait for the client.
+    fn mail(&self);
+    /// What is said of messages that the session has noted is committed, or not.
+    fn noted(&self, committed: Committed);
+    /// Something has become of its device.
+    fn news(&self, news: News);
+    /// What the client has asked to be changed is committed, and this is what it is told. `about`: devices that were added
+    /// or deleted for it.
+    fn replies(&self, downlinks: Vec<Downlink>, about: Vec<Box<str>>);
 }
 
 /// Subscriptions, with the retained messages as of their commits.
@@ -60,6 +76,10 @@ pub struct Receiver {
     waker: AtomicWaker,
     signalled: AtomicBool,
     batches: AtomicU32,
+    /// Requests to send something that the session has not looked at.
+    asked: AtomicU32,
+    /// The session was told of messages and has not looked yet.
+    mail: AtomicBool,
     /// Whether dispatch watches it for a stall.
     stalled: AtomicBool,
     /// A subscribe is on its way through the cluster: live messages wait until it is answered.
@@ -90,6 +110,8 @@ impl Receiver {
             waker: AtomicWaker::new(),
             signalled: AtomicBool::new(false),
             batches: AtomicU32::new(0),
+            asked: AtomicU32::new(0),
+            mail: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             held: AtomicBool::new(false),
             cut: AtomicBool::new(false),
@@ -171,6 +193,29 @@ impl Receiver {
         if self.batches.fetch_sub(1, Ordering::AcqRel) == BATCHES_MAX {
             self.signal();
         }
+    }
+
+    /// Books one more request to send something; `false`: too many wait for the session.
+    pub(super) fn asks(&self) -> bool {
+        let more = |asked: u32| (asked < ASKED_MAX).then_some(asked + 1);
+        self.asked.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
+    /// The session looks at a request to send something.
+    pub fn heard(&self) {
+        self.asked.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Has the session look for messages; once for however many there are.
+    pub fn tell_of_mail(&self) {
+        if !self.mail.swap(true, Ordering::AcqRel) {
+            self.tell(|port| port.mail());
+        }
+    }
+
+    /// The session looks for messages from here on.
+    pub fn looks_for_mail(&self) {
+        self.mail.store(false, Ordering::Release);
     }
 
     /// Milliseconds of the monotonic clock at which the session wants a tick; `u64::MAX` never.

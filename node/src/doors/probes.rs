@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use actix_web::http::header::ContentType;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use anyhow::Context;
-use fulmar_broker::state::DROPPED;
+use fulmar_broker::state::{DROPPED, State};
 use parking_lot::Mutex;
 
 use crate::dispatch::Dispatch;
@@ -102,7 +102,7 @@ async fn metrics(health: web::Data<Health>) -> HttpResponse {
 
 fn readings(dispatch: &Dispatch) -> Vec<Reading> {
     let state = dispatch.replica().read();
-    let books = state.books();
+    let (books, backlogs) = (state.books(), &state.plane().backlogs);
     let unaccounted = u64::try_from(books.unaccounted().unsigned_abs()).unwrap_or(u64::MAX);
     let dropped = DROPPED.iter().map(|(reason, label)| (Some(("reason", *label)), books.dropped(*reason))).collect();
     let mut readings = vec![
@@ -111,8 +111,10 @@ fn readings(dispatch: &Dispatch) -> Vec<Reading> {
             "Live deliveries of QoS 1 and 2, queued or unacknowledged",
             dispatch.metrics().live_open(),
         ),
+        Reading::new("call_waiters", "Requests to devices that are waited for here", dispatch.calls_waiting() as u64),
         Reading::new("subscriptions", "Live subscriptions of connected sessions", dispatch.subscription_count() as u64),
         Reading::new("sessions", "Sessions, connected or not", state.session_count() as u64),
+        Reading::new("applications", "Connections of applications in the whole cluster", state.applications() as u64),
         Reading::new("retained_messages", "Retained messages", state.retained().len() as u64),
         Reading::new("replicated_bytes", "Bytes of queues, retained messages and wills", state.bytes()),
         Reading::new(
@@ -120,17 +122,33 @@ fn readings(dispatch: &Dispatch) -> Vec<Reading> {
             "Their bound: above 80 % of it durable publishes are refused",
             state.limits().replicated_bytes_max,
         ),
+        Reading::new("batch_tasks", "Batch tasks, finished or not", state.plane().tasks.count() as u64),
+        Reading::new("batch_targets", "Targets of these", state.plane().tasks.targets_kept()),
+        Reading::new(
+            "batch_tasks_evicted",
+            "Finished batch tasks that went to make room, since the cluster began",
+            state.plane().tasks.evicted(),
+        ),
         Reading::new("durable_obligations", "Durable deliveries taken on since the state began", books.created),
         Reading::new("durable_delivered", "Durable deliveries acknowledged by their receivers", books.delivered),
         Reading::new("durable_queued", "Durable deliveries in queues", books.queued),
         Reading::new("durable_expired", "Durable deliveries whose message expired in the queue", books.expired),
         Reading { name: "durable_dropped", help: "Durable deliveries dropped, by the bound or cause", values: dropped },
+        Reading::new("backlog_bytes", "Bytes of backlogs of durable rules and of applications", backlogs.bytes()),
+        Reading::new("backlog_entries", "What waits in these backlogs", backlogs.counts().waiting()),
+        Reading::new(
+            "backlog_appended",
+            "What was put into backlogs since the state began",
+            backlogs.counts().appended,
+        ),
+        Reading::new("backlog_settled", "What sinks have taken from backlogs", backlogs.counts().settled),
         Reading::new(
             "obligations_unaccounted",
             "Durable obligations that are neither delivered, queued, expired nor dropped; never other than 0",
             unaccounted,
         ),
     ];
+    readings.extend(mail_readings(&state));
     drop(state);
     let (log, census) = (dispatch.replica().figures(), dispatch.replica().census());
     readings.extend(dispatch.peer_readings());
@@ -167,6 +185,30 @@ fn readings(dispatch: &Dispatch) -> Vec<Reading> {
         Reading::new("disk_low", "Whether durable publishes are refused for want of disk space", log.disk_low.into()),
     ]);
     readings
+}
+
+/// Messages to devices: the same on every node.
+fn mail_readings(state: &State) -> [Reading; 4] {
+    let (mail, books) = (&state.plane().mail, state.plane().mail.books());
+    let ended = [
+        ("delivered", books.delivered),
+        ("timeout", books.timed_out),
+        ("failed", books.failed),
+        ("replaced", books.replaced),
+        ("deleted", books.deleted),
+        ("refused", books.refused),
+    ];
+    let ended = ended.into_iter().map(|(status, count)| (Some(("status", status)), count)).collect();
+    [
+        Reading {
+            name: "messages",
+            help: "Messages to devices since the state began, by what became of them",
+            values: ended,
+        },
+        Reading::new("messages_waiting", "Messages that wait, or await an acknowledgement", mail.open_len() as u64),
+        Reading::new("messages_kept", "Messages that are kept, whatever their state", mail.len() as u64),
+        Reading::new("messages_bytes", "Bytes of the messages that are kept", mail.bytes()),
+    ]
 }
 
 /// The process answers: that is all that it says.

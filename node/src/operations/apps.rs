@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use fulmar_platform::Secret;
-use fulmar_platform::registry::{AccessCode, App, Kept, Kind, Record, Registry};
+use fulmar_platform::dialect::application::ACCESS_CODE_BYTES_MAX;
+use fulmar_platform::registry::{AccessCode, App, Change, Expect, Kept, Kind, Record, Registry};
 
-use super::{Error, Operations, Target, check, secrets};
+use super::{Error, Operations, Target, check, said, secrets};
 
 /// Kinds of access codes.
 const CODE_KINDS: [&str; 2] = ["AMQP", "MQTT"];
@@ -13,6 +14,8 @@ const CODE_KINDS: [&str; 2] = ["AMQP", "MQTT"];
 /// What an application signs in with; shown once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewAccessCode {
+    /// `AMQP` or `MQTT`.
+    pub kind: String,
     pub access_key: String,
     pub access_code: Secret,
 }
@@ -65,25 +68,51 @@ impl Operations {
         self.delete(Kind::App, id).await
     }
 
-    /// Makes the access code of a kind, `AMQP` or `MQTT`; the one before is void.
+    /// Makes the access code of a kind, `AMQP` or `MQTT`; the one before is void. `force_disconnect`: connections of
+    /// applications that were made with that one are closed.
     ///
     /// # Errors
-    /// There is no such kind.
-    pub async fn create_access_code(&self, kind: &str) -> Result<NewAccessCode, Error> {
-        if !CODE_KINDS.contains(&kind) {
-            return Err(Error::invalid("type", "must be AMQP or MQTT"));
-        }
+    /// There is no such kind, or the log takes no changes.
+    pub async fn create_access_code(&self, kind: &str, force_disconnect: bool) -> Result<NewAccessCode, Error> {
         let made = NewAccessCode {
+            kind: kind.to_owned(),
             access_key: secrets::alphanumeric(8),
             access_code: Secret::new(&secrets::alphanumeric(32)),
         };
-        let code = AccessCode {
-            kind: kind.into(),
-            access_key: made.access_key.as_str().into(),
-            access_code: made.access_code.clone(),
-            created_ms: self.now_ms(),
-        };
-        self.replace(Target { kind: Kind::AccessCode, id: kind }, Record::AccessCode(Arc::new(code))).await?;
+        let before = self.read(|registry| registry.access_code(kind).map(|kept| kept.record.access_key.clone()));
+        let put = Change::Put { record: self.access_code(&made)?, expect: Expect::Anything };
+        // Rejected where the key is another kind's too: then it is not void.
+        let cut = before.filter(|_| force_disconnect).map(|access_key| Change::DisconnectApplication { access_key });
+        let outcomes = self.commit_together(std::iter::once(put).chain(cut)).await?;
+        let rejected = outcomes.into_iter().next().ok_or(Error::Unavailable)?;
+        rejected.map_err(|rejection| said(&Target { kind: Kind::AccessCode, id: kind }, &rejection))?;
         Ok(made)
+    }
+
+    /// Adds the access code of a kind that has none.
+    ///
+    /// # Errors
+    /// It has one, or something is unusable.
+    pub async fn add_access_code(&self, new: &NewAccessCode) -> Result<(), Error> {
+        let target = Target { kind: Kind::AccessCode, id: &new.kind };
+        self.create(target, self.access_code(new)?).await.map(|_| ())
+    }
+
+    fn access_code(&self, new: &NewAccessCode) -> Result<Record, Error> {
+        if !CODE_KINDS.contains(&&*new.kind) {
+            return Err(Error::invalid("type", "must be AMQP or MQTT"));
+        }
+        check::word("access_key", &new.access_key, 64, "")?;
+        let code = new.access_code.expose();
+        if !(8..=ACCESS_CODE_BYTES_MAX).contains(&code.len()) || !code.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let problem = format!("must be 8 to {ACCESS_CODE_BYTES_MAX} letters, digits and signs of ASCII");
+            return Err(Error::invalid("access_code", problem));
+        }
+        Ok(Record::AccessCode(Arc::new(AccessCode {
+            kind: new.kind.as_str().into(),
+            access_key: new.access_key.as_str().into(),
+            access_code: new.access_code.clone(),
+            created_ms: self.now_ms(),
+        })))
     }
 }

@@ -11,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 
+use super::devices::has_certificates;
 use super::{Error, Operations, Target, check, secrets};
 
 /// Authorities of a cluster: each certificate of a device is held against all of them.
@@ -150,10 +151,13 @@ impl Operations {
     /// and key are in the answer, and nowhere else.
     ///
     /// # Errors
-    /// The device is not there, or its product has no authority that was made here.
+    /// The device is not there or its dialect knows no certificates, or its product has no authority that was made here.
     pub async fn issue_certificate(&self, device: &str) -> Result<Issued, Error> {
         let (authority, node_id, product) = self.read(|registry| {
             let (kept, _) = registry.device(device).ok_or_else(|| Error::missing(Kind::Device, device))?;
+            if !registry.dialect_of(&kept.record).is_some_and(has_certificates) {
+                return Err(Error::invalid("device_id", "names a device of a product without certificates"));
+            }
             let product = kept.record.product_id.clone();
             let id = format!("ca-{product}");
             let authority = registry.authority(&id).ok_or_else(|| Error::missing(Kind::Authority, &id))?;

@@ -1,5 +1,7 @@
 //! What names, texts and ids may look like. Each error names the parameter.
 
+use fulmar_platform::Dialect;
+
 use super::Error;
 
 /// Bytes of an `extension_info`.
@@ -19,6 +21,23 @@ pub(super) fn word(parameter: &str, text: &str, chars_max: usize, also: &str) ->
         ));
     }
     Ok(())
+}
+
+/// First levels of topics of Aliyun's platform: a product of such a name would have its custom topics there.
+const ALIYUN_TAKEN: [&str; 5] = ["sys", "ext", "ota", "shadow", "broadcast"];
+
+/// The id of a new product, as its dialect's firmware can use it.
+pub(super) fn product_id(parameter: &str, dialect: Dialect, id: &str) -> Result<(), Error> {
+    match dialect {
+        // Client ids are product id and device name in one; the first ten characters are the product's.
+        Dialect::Tencent if id.len() != 10 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+            Err(Error::invalid(parameter, "must be 10 letters or digits"))
+        }
+        Dialect::Aliyun if ALIYUN_TAKEN.contains(&id) => {
+            Err(Error::invalid(parameter, format!("must not be one of {}", ALIYUN_TAKEN.join(", "))))
+        }
+        _ => word(parameter, id, 36, ""),
+    }
 }
 
 /// Any text without control characters, from `chars_min` to `chars_max` of them.
@@ -61,4 +80,30 @@ pub(super) fn topic_class(parameter: &str, filter: &str) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_products_are_such_as_firmware_can_use() {
+        for (dialect, id, fits) in [
+            (Dialect::Tencent, "ABCDE12345", true),
+            (Dialect::Tencent, "ABCDE1234", false),
+            (Dialect::Tencent, "ABCDE123456", false),
+            (Dialect::Tencent, "ABCDE-1234", false),
+            (Dialect::Tencent, "ABCDE1234\u{e9}", false),
+            (Dialect::Aliyun, "a1B2c3D4e5F", true),
+            (Dialect::Aliyun, "sys", false),
+            (Dialect::Aliyun, "ext", false),
+            (Dialect::Aliyun, "ota", false),
+            (Dialect::Aliyun, "shadow", false),
+            (Dialect::Aliyun, "broadcast", false),
+            (Dialect::Huawei, "sys", true),
+            (Dialect::Huawei, "a/b", false),
+        ] {
+            assert_eq!(product_id("product_id", dialect, id).is_ok(), fits, "{dialect} {id}");
+        }
+    }
 }

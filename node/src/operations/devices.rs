@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fulmar_broker::state::State;
 use fulmar_platform::registry::{
     App, Auth, AuthKind, Device, Endpoint, Kept, Kind, ObjectId, Presence, Product, Record, Registry,
 };
@@ -25,6 +26,8 @@ pub struct NewDevice {
     pub certificate: bool,
     pub secret: Option<Secret>,
     pub fingerprint: Option<String>,
+    /// What is desired of it: `[{"service_id", "desired"}]`.
+    pub shadow: Option<serde_json::Value>,
     pub settings: DeviceChange,
 }
 
@@ -40,6 +43,8 @@ pub struct DeviceChange {
     pub timeout_s: Option<u32>,
     /// `Some(None)` takes it away.
     pub endpoint: Option<Option<(String, u16)>>,
+    /// The application of Sensoro's push service that gets its records; empty: none.
+    pub sensoro_app_id: Option<String>,
 }
 
 /// Which of two secrets or fingerprints.
@@ -106,6 +111,12 @@ impl DeviceView {
         }
     }
 
+    /// Online only where a node that is alive has its connection; the registry alone does not know.
+    fn seen_by(mut self, state: &State) -> DeviceView {
+        self.presence.online = state.device_online(&self.device.id);
+        self
+    }
+
     /// `FROZEN`, `INACTIVE`, `ONLINE` or `OFFLINE`.
     #[must_use]
     pub fn status(&self) -> &'static str {
@@ -116,6 +127,11 @@ impl DeviceView {
             _ => "OFFLINE",
         }
     }
+}
+
+/// Whether devices of a dialect may authenticate by certificate.
+pub(super) fn has_certificates(dialect: Dialect) -> bool {
+    matches!(dialect, Dialect::Huawei | Dialect::Tencent)
 }
 
 fn check_node_id(dialect: Dialect, node_id: &str) -> Result<(), Error> {
@@ -152,6 +168,9 @@ impl DeviceChange {
             }
             Some(None) => device.endpoint = None,
             None => {}
+        }
+        if let Some(app) = &self.sensoro_app_id {
+            device.sensoro_app_id = app.as_str().into();
         }
         Ok(())
     }
@@ -230,18 +249,26 @@ impl Operations {
             },
             ..Device::new(&product.id, &app_id, &new.node_id, self.now_ms())
         };
+        if new.certificate && !has_certificates(product.dialect) {
+            return Err(Error::invalid("auth_info.auth_type", "must be SECRET for devices of this product"));
+        }
         new.settings.apply(&mut device)?;
+        let body = new.shadow.as_ref().map(|shadow| serde_json::json!({ "shadow": shadow }));
+        let wishes = body.map(|body| super::shadows::wishes(product.dialect, &body)).transpose()?;
         self.create(Target { kind: Kind::Device, id: &id }, Record::Device(Arc::new(device))).await?;
+        if let Some(wishes) = wishes {
+            self.wish(&id, wishes).await?;
+        }
         self.show_device(&id)
     }
 
     /// # Errors
     /// It is not there.
     pub fn show_device(&self, id: &str) -> Result<DeviceView, Error> {
-        self.read(|registry| {
-            let (kept, presence) = registry.device(id).ok_or_else(|| Error::missing(Kind::Device, id))?;
-            Ok(DeviceView::of(registry, kept, presence))
-        })
+        let state = self.dispatch.replica().read();
+        let registry = state.registry();
+        let (kept, presence) = registry.device(id).ok_or_else(|| Error::missing(Kind::Device, id))?;
+        Ok(DeviceView::of(registry, kept, presence).seen_by(&state))
     }
 
     /// A page of devices, newest first. With a filter all of them are looked at, away from the threads that serve.
@@ -254,7 +281,8 @@ impl Operations {
         if filter == DeviceFilter::default() {
             let listed = registry.devices(Some(paging.marker)).skip(paging.offset).take(paging.limit);
             let items: Vec<_> = listed.map(|(kept, presence)| DeviceView::of(&registry, kept, presence)).collect();
-            return Ok(Page { count: registry.device_count(), marker: items.last().map(|last| last.oid), items });
+            let page = Page { count: registry.device_count(), marker: items.last().map(|last| last.oid), items };
+            return Ok(self.seen(page));
         }
         let list = move || {
             let listed = registry.devices(None).filter(|(kept, _)| filter.takes(&registry, &kept.record));
@@ -262,7 +290,13 @@ impl Operations {
             let views = found.items.into_iter().map(|(kept, presence)| DeviceView::of(&registry, kept, presence));
             Page { items: views.collect(), count: found.count, marker: found.marker }
         };
-        tokio::task::spawn_blocking(list).await.map_err(|_| Error::Unavailable)
+        tokio::task::spawn_blocking(list).await.map(|page| self.seen(page)).map_err(|_| Error::Unavailable)
+    }
+
+    fn seen(&self, mut page: Page<DeviceView>) -> Page<DeviceView> {
+        let state = self.dispatch.replica().read();
+        page.items = page.items.into_iter().map(|view| view.seen_by(&state)).collect();
+        page
     }
 
     /// # Errors
@@ -289,6 +323,8 @@ impl Operations {
                 Which::Secondary => &mut device.auth.secondary_secret,
             };
             *kept = Some(secret.clone());
+            // What it was given instead of a secret ends with it.
+            device.auth.token = None;
             Ok(())
         })
         .await?;
@@ -328,10 +364,11 @@ impl Operations {
     /// Cuts a device and lets it connect no more, or lets it again.
     ///
     /// # Errors
-    /// It is not there, or is behind a gateway.
+    /// It is not there, or is behind a gateway and not one of Aliyun's: those log in with a signature of their own, directly
+    /// or through their gateway, and are refused it.
     pub async fn freeze(&self, id: &str, frozen: bool) -> Result<(), Error> {
-        self.change_device(id, |_, device| {
-            if !device.gateway_id.is_empty() {
+        self.change_device(id, |registry, device| {
+            if !device.gateway_id.is_empty() && registry.dialect_of(device) != Some(Dialect::Aliyun) {
                 return Err(Error::invalid(
                     "device_id",
                     "names a device behind a gateway; only direct ones are frozen",
@@ -400,3 +437,7 @@ impl DeviceFilter {
         false
     }
 }
+
+#[cfg(test)]
+#[path = "devices_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! Records that a node creates when it starts, if they are not there: from a TOML file with the tables `[[app]]`,
-//! `[[product]]`, `[[device]]`, `[[sensoro_app]]`, `[[user]]` and `[[access_key]]`. Their keys are the members of the REST
-//! API; `KEY_file` names a file whose first line is the value.
+//! `[[product]]`, `[[sensoro_app]]`, `[[device]]`, `[[user]]`, `[[access_key]]` and `[[access_code]]`. Their keys are the
+//! members of the REST API; `KEY_file` names a file whose first line is the value.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::input::Input;
-use super::{Error, NewAccessKey, NewDevice, NewProduct, NewSensoroApp, NewUser, Operations};
+use super::{Error, NewAccessCode, NewAccessKey, NewDevice, NewProduct, NewSensoroApp, NewUser, Operations};
 
 /// Between two tries while the cluster takes no changes.
 const RETRY: Duration = Duration::from_millis(500);
@@ -37,6 +37,7 @@ pub struct Seed {
     sensoro_apps: Vec<NewSensoroApp>,
     users: Vec<NewUser>,
     access_keys: Vec<NewAccessKey>,
+    access_codes: Vec<NewAccessCode>,
 }
 
 impl Seed {
@@ -81,8 +82,9 @@ impl Seed {
             "sensoro_app" => self.sensoro_apps.push(NewSensoroApp::read(input)?),
             "user" => self.users.push(NewUser::read(input)?),
             "access_key" => self.access_keys.push(NewAccessKey::read(input)?),
+            "access_code" => self.access_codes.push(NewAccessCode::read(input)?),
             _ => {
-                let known = "app, product, device, sensoro_app, user or access_key";
+                let known = "app, product, device, sensoro_app, user, access_key or access_code";
                 return Err(Error::invalid("the table", format!("must be {known}")));
             }
         }
@@ -151,13 +153,13 @@ impl Operations {
                 made("product", index, self.create_product(new).await)?;
             }
         }
+        for (index, new) in seed.sensoro_apps.iter().enumerate() {
+            made("sensoro_app", index, self.create_sensoro_app(new).await)?;
+        }
         for (index, new) in seed.devices.iter().enumerate() {
             if self.read(|registry| registry.device_of(&new.product_id, &new.node_id).is_none()) {
                 made("device", index, self.create_device(new).await)?;
             }
-        }
-        for (index, new) in seed.sensoro_apps.iter().enumerate() {
-            made("sensoro_app", index, self.create_sensoro_app(new).await)?;
         }
         for (index, new) in seed.users.iter().enumerate() {
             // Hashing takes long: not for users that are there.
@@ -167,6 +169,9 @@ impl Operations {
         }
         for (index, new) in seed.access_keys.iter().enumerate() {
             made("access_key", index, self.create_access_key(new).await)?;
+        }
+        for (index, new) in seed.access_codes.iter().enumerate() {
+            made("access_code", index, self.add_access_code(new).await)?;
         }
         Ok(())
     }
@@ -186,13 +191,15 @@ mod tests {
              topics = [{{ topic = \"user/get\", access = \"sub\" }}]\n\
              [[device]]\nproduct_id = \"p\"\nnode_id = \"d\"\nauth_info = {{ secret_file = {:?} }}\n\
              [[sensoro_app]]\nqos = 1\n[[user]]\nname = \"u\"\npassword = \"12345678\"\nrole = \"admin\"\n\
-             [[access_key]]\nuser = \"u\"\n",
+             [[access_key]]\nuser = \"u\"\n\
+             [[access_code]]\ntype = \"MQTT\"\naccess_key = \"k\"\naccess_code = \"12345678\"\n",
             secret.display().to_string()
         );
         let seed = Seed::read(&text, "f").expect("a seed");
         assert_eq!(seed.devices[0].secret.as_ref().map(fulmar_platform::Secret::expose), Some("12345678"));
         assert_eq!(seed.products[0].topics.len(), 1);
-        assert_eq!((seed.apps.len(), seed.sensoro_apps.len(), seed.users.len(), seed.access_keys.len()), (1, 1, 1, 1));
+        let counts = [seed.apps.len(), seed.sensoro_apps.len(), seed.users.len(), seed.access_keys.len()];
+        assert_eq!((counts, seed.access_codes.len()), ([1; 4], 1));
     }
 
     #[test]
@@ -201,7 +208,10 @@ mod tests {
             ("[[device]]\nproduct_id = \"p\"\n", "f: device[0] node_id is required"),
             ("[[device]]\nproduct_id = \"p\"\nnode_id = 1\n", "f: device[0] node_id must be a string"),
             ("[[app]]\napp_name = \"a\"\nnmae = 1\n", "f: app[0] nmae is not a key of this table"),
-            ("[[apps]]\n", "f: apps[0] the table must be app, product, device, sensoro_app, user or access_key"),
+            (
+                "[[apps]]\n",
+                "f: apps[0] the table must be app, product, device, sensoro_app, user, access_key or access_code",
+            ),
             ("[app]\napp_name = \"a\"\n", "f: app is not a list of tables; write [[app]]"),
             (
                 "[[user]]\nname = \"u\"\npassword = \"x\"\nrole = \"root\"\n",

@@ -1,6 +1,8 @@
 //! What people write about records, as JSON or TOML, read into operations. Names are those of the REST API. Each error
 //! names the parameter by its path.
 
+mod rules;
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
@@ -9,8 +11,8 @@ use fulmar_platform::{Dialect, Secret};
 use serde_json::{Map, Value};
 
 use super::{
-    DeviceChange, Error, NewAccessKey, NewDevice, NewProduct, NewSensoroApp, NewUser, ProductChange, SecretReset,
-    SensoroChange, Which,
+    DeviceChange, Error, NewAccessCode, NewAccessKey, NewDevice, NewProduct, NewSensoroApp, NewUser, ProductChange,
+    SecretReset, SensoroChange, Which,
 };
 
 /// One object, which remembers what it was asked for.
@@ -52,7 +54,7 @@ impl<'a> Input<'a> {
         read(value).map(Some).ok_or_else(|| self.wrong(name, format!("must be {kind}")))
     }
 
-    fn wrong(&self, name: &str, problem: impl Into<String>) -> Error {
+    pub(super) fn wrong(&self, name: &str, problem: impl Into<String>) -> Error {
         Error::Invalid { parameter: format!("{}{name}", self.place), problem: problem.into() }
     }
 
@@ -106,6 +108,18 @@ impl<'a> Input<'a> {
             .map(Some)
     }
 
+    /// The texts of a list.
+    ///
+    /// # Errors
+    /// It is no list of texts; the first element that is none is named.
+    pub fn texts(&self, name: &'static str) -> Result<Option<Vec<&'a str>>, Error> {
+        let Some(list) = self.typed(name, "a list", Value::as_array)? else { return Ok(None) };
+        let text = |(index, value): (usize, &'a Value)| {
+            value.as_str().ok_or_else(|| self.wrong(&format!("{name}[{index}]"), "must be a string"))
+        };
+        list.iter().enumerate().map(text).collect::<Result<_, _>>().map(Some)
+    }
+
     /// One of some words.
     ///
     /// # Errors
@@ -128,10 +142,10 @@ impl<'a> Input<'a> {
     fn endpoint(&self) -> Result<Option<Option<(String, u16)>>, Error> {
         let Some(endpoint) = self.object("endpoint")? else { return Ok(None) };
         let host = endpoint.text("host")?.unwrap_or_default();
+        let port = endpoint.number("port", u64::from(u16::MAX))?;
         if host.is_empty() {
             return Ok(Some(None));
         }
-        let port = endpoint.number("port", u64::from(u16::MAX))?;
         let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or_default();
         Ok(Some(Some((host, port))))
     }
@@ -184,6 +198,7 @@ impl ProductChange {
             registration: input.word("dynamic_registration", &registration)?,
             secret: input.secret("product_secret")?,
             endpoint: input.endpoint()?,
+            messages_require_subscribe: input.flag("messages_require_subscribe")?,
         })
     }
 }
@@ -221,6 +236,7 @@ impl DeviceChange {
             secure_access: auth.map(|auth| auth.flag("secure_access")).transpose()?.flatten(),
             timeout_s: auth.map(|auth| auth.seconds("timeout")).transpose()?.flatten(),
             endpoint: input.endpoint()?,
+            sensoro_app_id: input.text("sensoro_app_id")?,
         })
     }
 }
@@ -241,7 +257,23 @@ impl NewDevice {
             certificate: auth.map(|auth| auth.word("auth_type", &certificate)).transpose()?.flatten().unwrap_or(false),
             secret: auth.map(|auth| auth.secret("secret")).transpose()?.flatten(),
             fingerprint: auth.map(|auth| auth.text("fingerprint")).transpose()?.flatten(),
+            shadow: input
+                .value("shadow")
+                .filter(|shadow| shadow.as_array().is_none_or(|list| !list.is_empty()))
+                .cloned(),
             settings: DeviceChange::read(input)?,
+        })
+    }
+}
+
+impl NewAccessCode {
+    /// # Errors
+    /// A member is missing or of the wrong type.
+    pub fn read(input: &Input<'_>) -> Result<NewAccessCode, Error> {
+        Ok(NewAccessCode {
+            kind: input.required("type")?,
+            access_key: input.required("access_key")?,
+            access_code: Secret::new(&input.required("access_code")?),
         })
     }
 }

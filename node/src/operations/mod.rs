@@ -6,13 +6,19 @@ mod apps;
 mod begin;
 mod certificates;
 mod check;
+mod commands;
 mod devices;
+mod ending;
 mod import;
 pub mod input;
+mod messages;
 mod people;
 mod products;
+mod rules;
 mod secrets;
 mod sensoro;
+mod shadows;
+mod tasks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +28,20 @@ use fulmar_platform::registry::{Change, Changed, Expect, Kind, ObjectId, Record,
 use thiserror::Error;
 
 use crate::dispatch::Dispatch;
+use crate::rule_engine::RuleEngine;
 
 pub use apps::NewAccessCode;
 pub use certificates::{Issued, NewAuthority, NewCa};
+pub use commands::{Called, NewCommand};
 pub use devices::{DeviceChange, DeviceFilter, DeviceView, NewDevice, Paging, SecretReset, Which};
 pub use import::{ImportError, Seed};
+pub use messages::{Broadcast, NewMessage, Sent};
 pub use people::{NewAccessKey, NewUser};
 pub use products::{NewProduct, ProductChange, access_name, registration_name};
+pub use rules::{ActionChange, ActionFilter, NewAction, NewRule, RuleChange, RuleFilter, RuleStatus, RuleTrial, Tried};
 pub use secrets::hash_password;
 pub use sensoro::{NewSensoroApp, SensoroChange};
+pub use tasks::{NewTask, Redone, TaskFilter, TaskRun};
 
 /// Time for a change to be committed and applied everywhere.
 const COMMIT: Duration = Duration::from_secs(10);
@@ -56,8 +67,42 @@ pub enum Error {
     Unavailable,
     #[error("there is no room for it")]
     Full,
+    #[error("device {device} has a message {id} already")]
+    MessageExists { device: String, id: String },
+    #[error("device {device} has no message {id}")]
+    MessageMissing { device: String, id: String },
+    #[error("there is no room for more messages")]
+    NoRoomForMessages,
+    #[error("the shadow of device {id} has another version by now")]
+    Version { id: String },
     #[error("certificates cannot be made: {0}")]
     Certificate(String),
+    #[error("batch task {0} does not exist")]
+    NoTask(String),
+    #[error("batch task {id} is {status}, which does not allow it")]
+    TaskStatus { id: String, status: &'static str },
+    /// The product model has no such service or command.
+    #[error("{parameter} {problem}")]
+    NotInModel { parameter: String, problem: String },
+    /// The product model has no such property that may be set.
+    #[error("{parameter} {problem}")]
+    NotWritable { parameter: String, problem: String },
+    #[error("Operation not allowed. The device is not online.")]
+    Offline,
+    #[error("the gateway {gateway} of the device is not online")]
+    GatewayOffline { gateway: String },
+    #[error("the device {device} is frozen")]
+    Frozen { device: String },
+    #[error("the device {device} has not subscribed to the topic")]
+    NotSubscribed { device: String },
+    /// Nothing was sent.
+    #[error("too many requests to the device {device} wait, or it does not take what it is sent")]
+    Busy { device: String },
+    /// Nothing was sent.
+    #[error("the connection of the device {device} is moving, or its node does nothing now; try again")]
+    Unreached { device: String },
+    #[error("the node of the device was lost; the device may have got the request")]
+    Lost,
 }
 
 impl Error {
@@ -67,6 +112,39 @@ impl Error {
 
     fn missing(kind: Kind, id: &str) -> Error {
         Error::Missing { kind, id: id.to_owned() }
+    }
+
+    /// As the REST API says it, and what a batch task notes: the status, and the vendor's code or, where the vendor's
+    /// documents are silent, our own.
+    #[must_use]
+    pub fn rest(&self) -> (u16, &'static str) {
+        match self {
+            Error::Invalid { .. } => (400, "IOTDA.000006"),
+            Error::Missing { kind: Kind::Device, .. } => (404, "IOTDA.014000"),
+            Error::Missing { kind: Kind::App, .. } => (403, "IOTDA.001000"),
+            Error::Missing { .. } | Error::NoTask(_) => (404, "FULMAR.000001"),
+            Error::Exists { kind: Kind::Device, .. } => (400, "IOTDA.014031"),
+            Error::Exists { .. } => (409, "FULMAR.000002"),
+            Error::InUse { .. } => (409, "FULMAR.000003"),
+            Error::Contended { .. } => (409, "FULMAR.000004"),
+            Error::Unavailable => (503, "FULMAR.000005"),
+            Error::Full => (503, "FULMAR.000006"),
+            Error::NoRoomForMessages => (503, "FULMAR.000020"),
+            Error::MessageExists { .. } => (409, "FULMAR.000021"),
+            Error::MessageMissing { .. } => (404, "FULMAR.000022"),
+            Error::Version { .. } => (409, "FULMAR.000060"),
+            Error::Certificate(_) => (500, "FULMAR.000007"),
+            Error::NotInModel { .. } => (400, "IOTDA.013002"),
+            Error::NotWritable { .. } => (400, "IOTDA.000029"),
+            Error::Offline => (403, "IOTDA.014016"),
+            Error::GatewayOffline { .. } => (400, "IOTDA.014028"),
+            Error::NotSubscribed { .. } => (403, "IOTDA.014112"),
+            Error::Lost => (503, "FULMAR.000010"),
+            Error::Busy { .. } => (503, "FULMAR.000011"),
+            Error::Unreached { .. } => (503, "FULMAR.000012"),
+            Error::Frozen { .. } => (403, "FULMAR.000013"),
+            Error::TaskStatus { .. } => (409, "FULMAR.000053"),
+        }
     }
 }
 
@@ -82,6 +160,8 @@ pub fn name(kind: Kind) -> &'static str {
         Kind::AccessCode => "access code",
         Kind::Authority => "authority",
         Kind::SensoroApp => "sensoro app",
+        Kind::Rule => "rule",
+        Kind::RuleAction => "rule action",
     }
 }
 
@@ -89,6 +169,10 @@ pub fn name(kind: Kind) -> &'static str {
 #[derive(Debug, Clone)]
 pub struct Operations {
     dispatch: Arc<Dispatch>,
+    /// How long a device is waited for.
+    command_timeout: Duration,
+    models: commands::Models,
+    rules: Arc<RuleEngine>,
 }
 
 /// What a change of one record is about.
@@ -99,8 +183,8 @@ struct Target<'a> {
 
 impl Operations {
     #[must_use]
-    pub fn new(dispatch: Arc<Dispatch>) -> Operations {
-        Operations { dispatch }
+    pub fn new(dispatch: Arc<Dispatch>, rules: Arc<RuleEngine>, command_timeout: Duration) -> Operations {
+        Operations { dispatch, rules, command_timeout, models: commands::Models::default() }
     }
 
     /// Reads what this node has applied. Held only for as long as the read takes.
@@ -122,13 +206,27 @@ impl Operations {
 
     /// Commits one change, and waits until every live node has applied it.
     async fn commit(&self, change: Change) -> Result<Result<Changed, Rejection>, Error> {
+        self.commit_together([change]).await?.into_iter().next().ok_or(Error::Unavailable)
+    }
+
+    /// As [`Operations::commit`], of changes that no crash comes between. Each is accepted or rejected by itself.
+    async fn commit_together(
+        &self,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> Result<Vec<Result<Changed, Rejection>>, Error> {
         let replica = self.dispatch.replica();
+        let commands = changes.into_iter().map(|change| Command::Registry(Box::new(change))).collect();
         let finish = async {
-            let (outcomes, index) = replica.commit_at(vec![Command::Registry(Box::new(change))]).await;
-            let Outcome::Registry(outcome) = outcomes.ok()?.into_iter().next()? else { return None };
+            let (outcomes, index) = replica.commit_at(commands).await;
+            let of_registry = |outcome| match outcome {
+                Outcome::Registry(outcome) => Some(outcome),
+                _ => None,
+            };
+            let outcomes: Vec<_> = outcomes.ok()?.into_iter().map(of_registry).collect::<Option<_>>()?;
             // What was made at one node is known to all.
-            let done = outcome.is_err() || !self.dispatch.links().connected() || replica.stable(index).await;
-            done.then_some(outcome)
+            let changed = outcomes.iter().any(Result::is_ok);
+            let done = !changed || !self.dispatch.links().connected() || replica.stable(index).await;
+            done.then_some(outcomes)
         };
         tokio::time::timeout(COMMIT, finish).await.ok().flatten().ok_or(Error::Unavailable)
     }
@@ -148,12 +246,6 @@ impl Operations {
 
     async fn create(&self, target: Target<'_>, record: Record) -> Result<Changed, Error> {
         let rejected = self.commit(Change::Put { record, expect: Expect::Absent }).await?;
-        rejected.map_err(|rejection| said(&target, &rejection))
-    }
-
-    /// Puts whatever was there before.
-    async fn replace(&self, target: Target<'_>, record: Record) -> Result<Changed, Error> {
-        let rejected = self.commit(Change::Put { record, expect: Expect::Anything }).await?;
         rejected.map_err(|rejection| said(&target, &rejection))
     }
 
@@ -198,8 +290,25 @@ fn about(change: &Change) -> (Kind, String) {
     match change {
         Change::Put { record, .. } => (record.kind(), record.id().to_owned()),
         Change::Delete { kind, id, .. } => (*kind, id.to_string()),
-        Change::Disconnect { device } => (Kind::Device, device.to_string()),
+        Change::Disconnect { device }
+        | Change::Shadow { device, .. }
+        | Change::SubDevice { device, .. }
+        | Change::Tell { device, .. } => (Kind::Device, device.to_string()),
+        Change::DisconnectApplication { access_key } => (Kind::AccessCode, access_key.to_string()),
         Change::Key(_) => (Kind::AccessKey, String::new()),
+    }
+}
+
+/// The member by which another record refers to one of this kind.
+fn member(kind: Kind) -> &'static str {
+    match kind {
+        Kind::App => "app_id",
+        Kind::Product => "product_id",
+        Kind::Device => "gateway_id",
+        Kind::User => "user",
+        Kind::Rule => "rule_id",
+        Kind::SensoroApp => "sensoro_app_id",
+        Kind::AccessKey | Kind::AccessCode | Kind::Authority | Kind::RuleAction => "id",
     }
 }
 
@@ -210,10 +319,10 @@ fn said(target: &Target<'_>, rejection: &Rejection) -> Error {
         Rejection::Missing => Error::Missing { kind, id },
         Rejection::Conflict => Error::Contended { kind, id },
         Rejection::Dangling(other) => {
-            Error::invalid(&format!("{} of {} {id}", name(*other), name(kind)), "does not exist")
+            Error::invalid(member(*other), format!("names a {} that does not exist", name(*other)))
         }
         Rejection::InUse(by) => Error::InUse { kind, id, by: *by },
-        Rejection::Full => Error::Full,
+        Rejection::Full | Rejection::TooLarge => Error::Full,
     }
 }
 

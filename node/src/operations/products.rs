@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fulmar_platform::model::Model;
 use fulmar_platform::registry::{
-    Endpoint, Kept, Kind, ObjectId, Product, Record, Registration, TopicAccess, TopicClass,
+    Endpoint, Kept, Kind, ObjectId, Product, Record, Registration, Registry, TopicAccess, TopicClass,
 };
 use fulmar_platform::{Dialect, Secret};
 use serde_json::Value;
@@ -36,6 +36,8 @@ pub struct ProductChange {
     pub secret: Option<Secret>,
     /// `Some(None)` takes it away.
     pub endpoint: Option<Option<(String, u16)>>,
+    /// Messages to its devices wait until these have subscribed.
+    pub messages_require_subscribe: Option<bool>,
 }
 
 /// A product to add.
@@ -118,6 +120,9 @@ impl ProductChange {
             Some(None) => product.endpoint = None,
             None => {}
         }
+        if let Some(required) = self.messages_require_subscribe {
+            product.messages_require_subscribe = required;
+        }
         if product.registration != Registration::Off && product.secret.is_none() {
             product.secret = Some(Secret::new(&secrets::product_secret(product.dialect)));
         }
@@ -148,7 +153,7 @@ impl Operations {
             return Err(Error::invalid("dialect", "must be huawei, aliyun or tencent"));
         }
         let id = new.id.clone().unwrap_or_else(|| secrets::product_id(new.dialect));
-        check::word("product_id", &id, 36, "")?;
+        check::product_id("product_id", new.dialect, &id)?;
         let settings = &new.settings;
         for (parameter, missing) in [
             ("name", settings.name.is_none()),
@@ -215,12 +220,13 @@ impl Operations {
     /// A page of products, newest first; `app` and `name`: only those of this resource space and name.
     #[must_use]
     pub fn list_products(&self, app: Option<&str>, name: Option<&str>, paging: &Paging) -> Page<Arc<Product>> {
-        let mut products: Vec<(ObjectId, Arc<Product>)> = self.read(|registry| {
-            let wanted = |kept: &&Kept<Product>| {
-                app.is_none_or(|app| *kept.record.app_id == *app) && name.is_none_or(|name| *kept.record.name == *name)
-            };
-            registry.products().filter(wanted).map(|kept| (kept.oid, kept.record.clone())).collect()
-        });
+        // A copy shares everything, so that nobody who applies entries waits for it.
+        let registry = self.read(Registry::clone);
+        let wanted = |kept: &&Kept<Product>| {
+            app.is_none_or(|app| *kept.record.app_id == *app) && name.is_none_or(|name| *kept.record.name == *name)
+        };
+        let listed = registry.products().filter(wanted).map(|kept| (kept.oid, kept.record.clone()));
+        let mut products: Vec<(ObjectId, Arc<Product>)> = listed.collect();
         products.sort_unstable_by_key(|(oid, _)| std::cmp::Reverse(*oid));
         page(products.into_iter(), paging)
     }

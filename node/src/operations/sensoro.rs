@@ -86,17 +86,29 @@ impl Operations {
         self.change_sensoro_app(id, |app| change.apply(app)).await
     }
 
-    /// Gives an application a new secret, shown once.
+    /// Gives an application a new secret, shown once, and ends the sessions of those who came with the old one.
     ///
     /// # Errors
     /// It is not there.
     pub async fn rotate_sensoro_secret(&self, id: &str) -> Result<Arc<SensoroApp>, Error> {
         let secret = Secret::new(&secrets::alphanumeric(18));
-        self.change_sensoro_app(id, |app| {
-            app.secret = secret.clone();
-            Ok(())
-        })
-        .await
+        let app = self
+            .change_sensoro_app(id, |app| {
+                app.secret = secret.clone();
+                Ok(())
+            })
+            .await?;
+        self.end_sensoro_sessions(id).await?;
+        Ok(app)
+    }
+
+    /// Deletes an application and ends its sessions.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub async fn delete_sensoro_app(&self, id: &str) -> Result<(), Error> {
+        self.delete(Kind::SensoroApp, id).await?;
+        self.end_sensoro_sessions(id).await
     }
 
     /// Pushes a record to the clients of an application: queued for sessions that wait, and on its way to those that are

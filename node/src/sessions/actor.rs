@@ -1,6 +1,14 @@
 //! The actor: turns messages into inputs of the session machine, and carries out its outputs. Thin, and it never waits.
 
+mod changes;
+mod downlinks;
+mod leaving;
+mod mail;
 mod message;
+mod news;
+mod reports;
+mod rights;
+mod shadow;
 mod steps;
 mod uplinks;
 
@@ -60,6 +68,10 @@ pub struct State {
     kept_permits: u32,
     released: bool,
     uplinks: uplinks::Books,
+    mail: mail::Desk,
+    reported: reports::Reported,
+    shadow: shadow::Reports,
+    changes: changes::Changes,
 }
 
 /// What keeps the session from carrying out more outputs.
@@ -106,6 +118,10 @@ impl Actor for SessionActor {
             kept_permits: 0,
             released: false,
             uplinks: uplinks::Books::default(),
+            mail: mail::Desk::default(),
+            reported: reports::Reported::default(),
+            shadow: shadow::Reports::default(),
+            changes: changes::Changes::default(),
         })
     }
 
@@ -165,6 +181,7 @@ impl State {
             Message::Tick if self.hold != Hold::Nothing => self.look_for_room(&mut work),
             Message::Tick => self.input(Input::Tick, &mut work),
             Message::Disconnected => self.input(Input::Disconnected, &mut work),
+            Message::Accepted(token) if self.waits_on(token) => {}
             Message::Accepted(token) => self.input(Input::Accepted { token, reason: ReasonCode::Success }, &mut work),
             Message::Committed(answer) => self.committed(*answer, &mut work),
             Message::Stable => self.stable(&mut work),
@@ -180,10 +197,17 @@ impl State {
                 }
                 self.input(Input::Close(reason), &mut work);
             }
+            Message::Downlink(outgoing) => self.asked(*outgoing, work.now),
+            Message::Mail => self.look_for_mail(work.now),
+            Message::Noted(committed) => self.noted(*committed, work.now),
+            Message::News(news) => self.news(news, &mut work),
+            Message::Replies(downlinks, about) => self.replies(downlinks, &about, &mut work),
+            Message::Opened => self.opened(&mut work),
         }
         if self.session.ended() && (self.hold != Hold::Commit || self.settling.take().is_some()) {
             self.hold = Hold::Nothing; // who has gone is not told that it is subscribed
         }
+        self.tend_mail(work.now);
         self.finish(&mut work);
         self.write_control(&mut work);
         self.send_downlinks(&mut work);
@@ -200,8 +224,10 @@ impl State {
             self.awaiting = VecDeque::new();
             self.propose_last();
         }
+        let reports = self.keep_reports(work.now);
         let room = matches!(self.hold, Hold::Room(_)).then(|| work.now.mono_ms + ROOM_EVERY_MS);
-        self.receiver.set_deadline_ms(if self.hold == Hold::Nothing { self.session.deadline() } else { room });
+        let deadline = if self.hold == Hold::Nothing { self.session.deadline() } else { room };
+        self.receiver.set_deadline_ms(deadline.into_iter().chain(self.mail.deadline_ms()).chain(reports).min());
         // What it published before it left is still seen through.
         self.session.ended() && self.released && self.awaiting.is_empty()
     }
@@ -221,7 +247,9 @@ impl State {
                         outbound.acknowledge(&packet, work.now.mono_ms, &mut work.control);
                     }
                     let more = outbound.ready() || outbound.wants().is_some();
+                    let tags = outbound.take_acknowledged();
                     drop(outbound);
+                    self.acknowledged(&tags);
                     if more {
                         self.receiver.signal();
                     }
@@ -233,6 +261,9 @@ impl State {
                         if publish.qos != QoS::AtMostOnce && self.session.crowded() {
                             self.finish(work);
                         }
+                    }
+                    if matches!(packet, Packet::Subscribe(_)) {
+                        self.renew_voice();
                     }
                     self.input(Input::Packet(packet), work);
                 }
@@ -250,6 +281,14 @@ impl State {
         }
         if let Some(error) = batch.error {
             self.input(Input::Malformed(error), work);
+        }
+    }
+
+    /// What may be subscribed to may have come to be since the client was let in.
+    fn renew_voice(&mut self) {
+        let voice = self.session.voice().renewed(self.dispatch.replica().read().registry());
+        if let Some(voice) = voice {
+            self.session.speak(voice);
         }
     }
 
@@ -291,6 +330,9 @@ impl State {
     fn carry_out(&mut self, output: Output, work: &mut Work) {
         match output {
             Output::Send(packet) => self.send(&packet, work),
+            Output::Publish { token, publication, .. } if self.has_lost(&publication.topic) => {
+                self.refuse_lost(token, publication.topic, work);
+            }
             Output::Publish { token, publication, packet_id } => self.offer(token, publication, packet_id, work),
             Output::Uplink { token, topic, payload } => self.uplink(token, &topic, &payload, work),
             Output::Denied(denial) => self.denied(&denial),
@@ -427,33 +469,6 @@ impl State {
         let bytes = std::mem::take(&mut work.control);
         self.receiver.outbound().control(&bytes);
         self.receiver.signal();
-    }
-
-    /// Ends the connection's part of the session, once. `booked`: why what is queued is dropped, if it is at once.
-    fn release(&mut self, discard_will: bool, expiry_s: Option<u32>, taken_over: bool, booked: Option<DropReason>) {
-        if std::mem::replace(&mut self.released, true) {
-            return;
-        }
-        let (key, epoch) = (self.receiver.key().clone(), self.receiver.epoch());
-        let sent_below = Some(self.receiver.outbound().sent_below());
-        if let Some(booked) = booked {
-            self.dispatch.close_receiver(&self.receiver, None, booked);
-        }
-        // Once it is closed: from then on nobody adds routes to it.
-        self.dispatch.unsubscribe(self.receiver.id(), self.session.filters());
-        self.dispatch.unregister(&self.receiver);
-        self.dispatch.metrics().sessions_connected.dec();
-        if !taken_over {
-            // Behind what it published: a will comes after the client's own last words.
-            self.last = Some(Release { key, epoch, discard_will, expiry_s, sent_below });
-        }
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        self.release(false, None, false, Some(DropReason::SessionEnded));
-        self.propose_last();
     }
 }
 

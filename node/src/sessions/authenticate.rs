@@ -63,8 +63,10 @@ impl Authenticator {
 
     async fn verify(&self, verification: Box<Verification>) -> Result<Admission, Refusal> {
         const BUSY: Refusal = Refusal { reason: ReasonCode::ServerBusy, detail: "passwords cannot be verified now" };
-        let _turn = self.verifications.acquire().await.map_err(|_| BUSY)?;
+        let turn = self.verifications.clone().acquire_owned().await.map_err(|_| BUSY)?;
+        // The work goes on if nobody waits for it any more, and so does its turn: or nothing would bound what is under way.
         let verified = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let verified = PasswordHash::new(verification.hash())
                 .is_ok_and(|hash| argon2::Argon2::default().verify_password(verification.password(), &hash).is_ok());
             verification.finish(verified)

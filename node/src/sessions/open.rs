@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::BytesMut;
 use bytestring::ByteString;
 use fulmar_broker::outbound::{Outbound, Settings};
-use fulmar_broker::session::{Limits, Opening, Session, Start, expiry_s, will};
+use fulmar_broker::session::{Limits, Opening, Session, Start, expiry_s, revoke, will};
 use fulmar_broker::state::command::{Claim, Claimed, Command, LiveRoutes, Outcome, Release, Subscription};
+use fulmar_broker::state::judged_by;
 use fulmar_broker::{Epoch, SessionKey};
 use fulmar_mqtt::packet::{Connect, OversizePolicy};
 use fulmar_mqtt::{ReasonCode, encode};
-use fulmar_platform::registry::Change;
-use fulmar_platform::{Admission, Dialect, Downlink};
+use fulmar_platform::registry::{Change, Record, Rejection};
+use fulmar_platform::{Admission, Dialect, Downlink, Voice};
 use ractor::{Actor, ActorRef};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -25,6 +26,11 @@ use crate::dispatch::{Dispatch, Receiver};
 
 /// Unacknowledged deliveries to one client, whatever it would take.
 const WINDOW_MAX: u16 = 8_192;
+
+/// How often a CONNECT is judged while others change the record that it is judged by.
+const JUDGED_MAX: usize = 4;
+
+const CHANGED: (ReasonCode, &str) = (ReasonCode::ServerBusy, "others keep changing what the client is judged by");
 
 const NOT_CLAIMED: (ReasonCode, &str) = (ReasonCode::ServerUnavailable, "the session could not be claimed");
 
@@ -55,6 +61,13 @@ pub struct Opened {
     pub actor: ActorRef<Message>,
     pub packet_bytes_max: u32,
     pub oversize: OversizePolicy,
+}
+
+/// A client that is let in, and the revision of the record that said so, if one did.
+struct LetIn {
+    key: SessionKey,
+    judged_by: Option<u64>,
+    admission: Admission,
 }
 
 /// Why a CONNECT was refused; the door answers with the reason and closes.
@@ -136,34 +149,55 @@ impl Sessions {
         if self.leaving.load(Ordering::Acquire) {
             return Err(refuse(Dialect::Generic, ReasonCode::ServerUnavailable, "the node is leaving"));
         }
-        // A copy shares everything, so that nobody who applies entries waits for a decision.
-        let registry = self.dispatch.replica().read().registry().clone();
-        // Only this waits for others; a claim that has begun is seen through.
-        let (dialect, admitted) =
-            tokio::time::timeout_at(terms.by, self.authenticator.admit(&connect, &terms, &registry))
-                .await
-                .map_err(|_| refuse(Dialect::Generic, ReasonCode::ServerBusy, "too many passwords to verify"))?;
-        drop(registry);
-        let admission = admitted.map_err(|refusal| refuse(dialect, refusal.reason, refusal.detail))?;
-        let opened = self.claim(&connect, assigned_client_id, admission, &terms).await;
-        opened.map_err(|(reason, detail)| refuse(dialect, reason, detail))
+        let mut refused = refuse(Dialect::Generic, CHANGED.0, CHANGED.1);
+        for _ in 0..JUDGED_MAX {
+            // A copy shares everything, so that nobody who applies entries waits for a decision.
+            let registry = self.dispatch.replica().read().registry().clone();
+            // Only this waits for others; a claim that has begun is seen through.
+            let (dialect, admitted) =
+                tokio::time::timeout_at(terms.by, self.authenticator.admit(&connect, &terms, &registry))
+                    .await
+                    .map_err(|_| refuse(Dialect::Generic, ReasonCode::ServerBusy, "too many passwords to verify"))?;
+            let admission = admitted.map_err(|refusal| refuse(dialect, refusal.reason, refusal.detail))?;
+            let key = SessionKey::new(&admission.tenant, admission.dialect.as_str(), &admission.identity);
+            let judged_by = judged_by(&registry, &key);
+            drop(registry);
+            let let_in = LetIn { key, judged_by, admission };
+            match self.claim(&connect, assigned_client_id.clone(), let_in, &terms).await {
+                Ok(opened) => return Ok(opened),
+                // It may have been let in by what is not so any more.
+                Err(CHANGED) => refused = refuse(dialect, CHANGED.0, CHANGED.1),
+                Err((reason, detail)) => return Err(refuse(dialect, reason, detail)),
+            }
+        }
+        Err(refused)
     }
 
-    /// Has the registry changed as an admission asks for. All or none: a client is let in with all of it.
-    async fn change(&self, key: &SessionKey, changes: Vec<Change>) -> Result<(), (ReasonCode, &'static str)> {
+    /// Has the registry changed as an admission asks for. All or none: a client is let in with all of it. Gives the
+    /// revision of the record that the session is of, where that is among what was changed.
+    async fn change(&self, key: &SessionKey, changes: Vec<Change>) -> Result<Option<u64>, (ReasonCode, &'static str)> {
         if changes.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
+        let own = |change: &Change| match change {
+            Change::Put { record: Record::Device(device), .. } => *device.id == *key.identity(),
+            _ => false,
+        };
+        let own = changes.iter().rposition(own);
         let commands = changes.into_iter().map(|change| Command::Registry(Box::new(change))).collect();
         let outcomes = self.dispatch.replica().commit(commands).await.map_err(|error| {
             tracing::error!(%key, %error, "registration of a device not committed");
             NOT_CLAIMED
         })?;
-        match outcomes.into_iter().find_map(|outcome| match outcome {
+        match outcomes.iter().find_map(|outcome| match outcome {
             Outcome::Registry(Err(rejection)) => Some(rejection),
             _ => None,
         }) {
-            None => Ok(()),
+            None => Ok(own.and_then(|own| match outcomes.get(own) {
+                Some(Outcome::Registry(Ok(changed))) => Some(changed.revision),
+                _ => None,
+            })),
+            Some(Rejection::Conflict) => Err(CHANGED),
             Some(rejection) => {
                 tracing::info!(%key, %rejection, "the registry has rejected what the client needs");
                 Err((ReasonCode::NotAuthorized, "the registry has rejected what the client needs"))
@@ -175,11 +209,11 @@ impl Sessions {
         &self,
         connect: &Connect,
         assigned_client_id: Option<ByteString>,
-        admission: Admission,
+        let_in: LetIn,
         terms: &Terms,
     ) -> Result<Opened, (ReasonCode, &'static str)> {
         let dispatch = &self.dispatch;
-        let key = SessionKey::new(&admission.tenant, admission.dialect.as_str(), &admission.identity);
+        let LetIn { key, judged_by, admission } = let_in;
         let Admission { voice, manners, exclusive_client_id, changes, greeting, .. } = admission;
         let (packet_bytes_max, oversize) =
             admission.oversize.unwrap_or((terms.limits.packet_bytes_max, terms.oversize));
@@ -192,15 +226,18 @@ impl Sessions {
             tracing::warn!(%key, peer = %terms.peer, "taken over too often: do two clients have one identity?");
             return Err((ReasonCode::ConnectionRateExceeded, "the session is taken over too often"));
         }
-        self.change(&key, changes).await?;
+        let judged_by = self.change(&key, changes).await?.or(judged_by);
         let (node, generation) = dispatch.replica().run();
         let clean_start = connect.clean_start || manners.clean;
-        let claim = Claim { key: key.clone(), node, generation, clean_start, expiry_s, will, exclusive_client_id };
-        let (claimed, index) = self.commit_claim(claim).await?;
+        let key_claimed = key.clone();
+        let claim =
+            Claim { key: key_claimed, node, generation, clean_start, expiry_s, will, exclusive_client_id, judged_by };
+        let (mut claimed, index) = self.commit_claim(claim).await?;
         if claimed.previous.is_some() {
             self.pace.note(&key, dispatch.now().mono_ms);
         }
         self.await_stable(&key, claimed.epoch, index).await?;
+        self.revoke(&key, &mut claimed, &*voice).await?;
         let start = Start {
             connect,
             key: key.clone(),
@@ -219,6 +256,7 @@ impl Sessions {
             topic_alias_maximum: connect.properties.topic_alias_maximum.unwrap_or(0),
             queue_messages_max: self.queue.messages_max,
             queue_bytes_max: self.queue.bytes_max,
+            topic_prefix: manners.topic_prefix,
         };
         let mut outbound = Outbound::new(settings, claimed.queue_floor);
         let mut first = BytesMut::new();
@@ -232,13 +270,14 @@ impl Sessions {
             .await
             .map_err(|_| (ReasonCode::ServerUnavailable, "the session's actor did not start"))?;
         receiver.attach(Box::new(actor.clone()));
+        fail::fail_point!("claim::before_register");
         dispatch.register(&receiver);
         dispatch.metrics().connects.inc();
         dispatch.metrics().sessions_connected.inc();
         let log = dispatch.now().log;
         let said = |downlink: Downlink| {
             let qos = downlink.qos;
-            delivery(downlink, qos, log)
+            delivery(downlink, qos, log, None)
         };
         dispatch.downlink(&receiver, greeting.into_iter().map(said).collect(), None);
         if let Err(refused) = self.resubscribe(&receiver, &actor, &claimed.subscriptions).await {
@@ -246,10 +285,10 @@ impl Sessions {
             let _ = actor.cast(Message::Disconnected);
             return Err(refused);
         }
-        if dispatch.owner_epoch(receiver.key()) != Some(claimed.epoch) {
-            // A newer claim was applied before this receiver could be found.
-            dispatch.take_over(&receiver);
-        }
+        dispatch.look_for_mail(&receiver);
+        let _ = actor.cast(Message::Opened);
+        // A newer claim, or a cut, may have been applied before this receiver could be found.
+        dispatch.catch_up(&receiver);
         tracing::debug!(
             key = %receiver.key(), epoch = claimed.epoch.0, version = ?connect.version, peer = %terms.peer,
             present = claimed.session_present, "connected"
@@ -266,6 +305,7 @@ impl Sessions {
         })?;
         match outcomes.into_iter().next() {
             Some(Outcome::Claimed(claimed)) => Ok((*claimed, index)),
+            Some(Outcome::Registry(Err(Rejection::Conflict))) => Err(CHANGED),
             Some(Outcome::Refused(reason)) => {
                 Err((reason, "a bound of the replicated state, or a device that is frozen or gone"))
             }
@@ -286,11 +326,35 @@ impl Sessions {
         if self.dispatch.replica().stable(index).await {
             return Ok(());
         }
-        // It is not known any more, for this run has ended: the session must not stay with nobody.
+        // It is not known any more, for this run has ended.
+        Err(self.abandon(key, epoch))
+    }
+
+    /// A session that was claimed must not stay with nobody.
+    fn abandon(&self, key: &SessionKey, epoch: Epoch) -> (ReasonCode, &'static str) {
         let (key, sent_below) = (key.clone(), None);
         let release = Release { key, epoch, discard_will: false, expiry_s: None, sent_below };
         self.dispatch.replica().propose(vec![Command::Release(release)], Box::new(|_| {}));
-        Err(NOT_CLAIMED)
+        NOT_CLAIMED
+    }
+
+    /// Ends those of a resumed session's subscriptions that its client would not be granted now.
+    async fn revoke(
+        &self,
+        key: &SessionKey,
+        claimed: &mut Claimed,
+        voice: &dyn Voice,
+    ) -> Result<(), (ReasonCode, &'static str)> {
+        let filters = revoke(claimed, voice);
+        if filters.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(%key, filters = filters.len(), "subscriptions of the session are not allowed any more");
+        let command = Command::Unsubscribe { key: key.clone(), epoch: claimed.epoch, filters };
+        match self.dispatch.replica().commit(vec![command]).await.as_deref() {
+            Ok([Outcome::Unsubscribed(_)]) => Ok(()),
+            _ => Err(self.abandon(key, claimed.epoch)),
+        }
     }
 
     /// A resumed session's filters become live routes again, for what does not come from its queue. If it is to end with

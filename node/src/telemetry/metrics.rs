@@ -1,5 +1,7 @@
 //! Counters of this node. Handles are fields, so that counting is one atomic addition.
 
+mod rules;
+
 use std::sync::atomic::AtomicU64;
 
 use fulmar_broker::outbound::{DROP_REASONS, Tally};
@@ -10,6 +12,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+pub use rules::{RuleActions, RuleEvents};
 
 type Count = Counter<u64, AtomicU64>;
 
@@ -27,6 +31,16 @@ struct DropLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -123,8 +137,25 @@ pub struct Metrics {
     uplinks_unread: Family<DialectLabel, Count>,
     reports: Family<ReportLabel, Count>,
     downlinks_dropped: Family<ReasonLabel, Count>,
+    /// Events that follow from the log and that the rules did not take in time.
+    pub events_dropped: Count,
+    calls: Family<OutcomeLabel, Count>,
+    answers_dropped: Family<ReasonLabel, Count>,
+    shadow_reports_dropped: Family<ReasonLabel, Count>,
+    uplink_changes_dropped: Family<ReasonLabel, Count>,
     disconnects: Family<ReasonLabel, Count>,
     turned: Family<DoorLabel, Count>,
+    pushes: Family<KindLabel, Count>,
+    webhooks: Family<OutcomeLabel, Count>,
+    sensoro: Family<OutcomeLabel, Count>,
+    pub rule_events: RuleEvents,
+    pub rule_actions: RuleActions,
+    backlogs_dropped: Family<ReasonLabel, Count>,
+    /// Batch tasks that this node carries out.
+    pub tasks_running: Gauge,
+    task_targets: Family<OutcomeLabel, Count>,
+    /// Changes of a task's status that no rule was told of.
+    pub task_notices_dropped: Count,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -191,10 +222,48 @@ impl Default for Metrics {
         let downlinks_dropped = Family::default();
         let help = "Messages of the platform that their device did not get, by cause";
         registry.register("downlinks_dropped", help, downlinks_dropped.clone());
+        let events_dropped = Count::default();
+        let help = "Events that follow from the log and found too many others waiting for the rules";
+        registry.register("events_dropped", help, events_dropped.clone());
+        let calls = Family::default();
+        registry.register("calls", "Requests to devices that this node has waited for, by outcome", calls.clone());
+        let answers_dropped = Family::default();
+        let help = "Answers of devices to requests that nobody waits for, by cause";
+        registry.register("call_answers_dropped", help, answers_dropped.clone());
+        let shadow_reports_dropped = Family::default();
+        let help = "Reports of properties that were not put into a shadow, by cause";
+        registry.register("shadow_reports_dropped", help, shadow_reports_dropped.clone());
+        let uplink_changes_dropped = Family::default();
+        let help = "Changes of the registry that a device asked for and that were not made, by cause";
+        registry.register("uplink_changes_dropped", help, uplink_changes_dropped.clone());
         let disconnects = Family::default();
         registry.register("disconnects", "Sessions' connections ended, by reason", disconnects.clone());
         let turned = Family::default();
         registry.register("connections_turned_away", "Connections closed before CONNECT", turned.clone());
+        let pushes = Family::default();
+        let help = "Messages of rules for applications: live, cached while nobody listened, or drained from there";
+        registry.register("pushes", help, pushes.clone());
+        let webhooks = Family::default();
+        registry.register(
+            "webhook_attempts",
+            "Requests to web servers of rules and callbacks, by outcome",
+            webhooks.clone(),
+        );
+        let sensoro = Family::default();
+        let help = "Records of Sensoro's applications, made of reports: pushed, or dropped by cause";
+        registry.register("sensoro_records", help, sensoro.clone());
+        let rule_events = RuleEvents::register(&mut registry);
+        let rule_actions = RuleActions::register(&mut registry);
+        let backlogs_dropped = Family::default();
+        let help = "Entries that backlogs of durable rules and applications have dropped, by reason";
+        registry.register("backlogs_dropped", help, backlogs_dropped.clone());
+        let tasks_running = Gauge::default();
+        registry.register("batch_tasks_running", "Batch tasks that this node carries out", tasks_running.clone());
+        let task_targets = Family::default();
+        registry.register("batch_targets_done", "Targets of batch tasks, by what became of them", task_targets.clone());
+        let task_notices_dropped = Count::default();
+        let help = "Changes of a batch task's status that were too many at once for the rules";
+        registry.register("batch_notices_dropped", help, task_notices_dropped.clone());
         Metrics {
             registry,
             connections,
@@ -215,8 +284,22 @@ impl Default for Metrics {
             uplinks_unread,
             reports,
             downlinks_dropped,
+            events_dropped,
+            calls,
+            answers_dropped,
+            shadow_reports_dropped,
+            uplink_changes_dropped,
             disconnects,
             turned,
+            pushes,
+            webhooks,
+            sensoro,
+            rule_events,
+            rule_actions,
+            backlogs_dropped,
+            tasks_running,
+            task_targets,
+            task_notices_dropped,
         }
     }
 }
@@ -253,12 +336,52 @@ impl Metrics {
         self.downlinks_dropped.get_or_create(&ReasonLabel { reason }).inc();
     }
 
+    /// Counts a call that has ended so; `outcome` is from a closed list.
+    pub fn called(&self, outcome: &'static str) {
+        self.calls.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// Counts an answer that nobody took; `reason` is from a closed list.
+    pub fn answer_dropped(&self, reason: &'static str) {
+        self.answers_dropped.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts a report that a shadow did not take; `reason` is from a closed list.
+    pub fn shadow_dropped(&self, reason: &'static str) {
+        self.shadow_reports_dropped.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts changes of the registry that were not made; `reason` is from a closed list.
+    pub fn uplink_changes_dropped(&self, reason: &'static str, count: u64) {
+        self.uplink_changes_dropped.get_or_create(&ReasonLabel { reason }).inc_by(count);
+    }
+
     pub fn disconnected(&self, reason: ReasonCode) {
         self.disconnects.get_or_create(&ReasonLabel { reason: reason.text() }).inc();
     }
 
+    /// Counts messages for applications: `live`, `cached` or `drained`.
+    pub fn pushed(&self, kind: &'static str, count: u64) {
+        self.pushes.get_or_create(&KindLabel { kind }).inc_by(count);
+    }
+
+    /// Counts a request to a web server; `outcome` is from a closed list.
+    pub fn webhook(&self, outcome: &'static str) {
+        self.webhooks.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// Counts a record of Sensoro's; `outcome` is from a closed list.
+    pub fn sensoro(&self, outcome: &'static str) {
+        self.sensoro.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
     pub fn turned_away(&self, listener: &str, why: Turned) {
         self.turned.get_or_create(&DoorLabel { listener: listener.to_owned(), reason: why.label() }).inc();
+    }
+
+    /// Counts a target that this node has done; `outcome` is from a closed list.
+    pub fn target_done(&self, outcome: &'static str) {
+        self.task_targets.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// Adds what a receiver's way out has counted.

@@ -29,6 +29,8 @@ fn records() -> [(&'static str, registry_record::Record); 8] {
         topics: vec![TopicClass { filter: "user/+".into(), access: TopicAccess::Both.into() }],
         endpoint: endpoint(),
         created_ms: 1 << 40,
+        // Records of before it do not have it.
+        messages_require_subscribe: false,
     };
     let auth = DeviceAuth {
         kind: AuthKind::Certificate.into(),
@@ -56,6 +58,7 @@ fn records() -> [(&'static str, registry_record::Record); 8] {
         extension_info: "{}".into(),
         tags: vec![Tag { key: "k".into(), value: "v".into() }],
         endpoint: endpoint(),
+        sensoro_app_id: String::new(),
         created_ms: 2,
     };
     let authority = Authority {
@@ -120,7 +123,33 @@ pub(super) fn samples() -> Vec<(String, Sample)> {
         RegistryDelete { kind: RegistryKind::SensoroApp.into(), id: "s".into(), absent: true, revision: Some(9) };
     samples.push(change("Key", Change::Key(RegistryKey { secret: secret("k") })));
     samples.push(change("Delete", Change::Delete(delete)));
+    let patch = |clear, merge: &str| Some(ShadowPatch { clear, merge: merge.to_owned() });
+    let wish = ShadowPart {
+        service: "s".into(),
+        reported: patch(false, r#"{"a":1}"#),
+        desired: patch(true, ""),
+        versioning: ShadowVersioning::Set.into(),
+        version: 9,
+        reported_ms: 1 << 40,
+    };
+    let shadow = RegistryShadow { device: "p_n".into(), delete: false, parts: vec![wish] };
+    let delete_shadow = RegistryShadow { device: "p_n".into(), delete: true, parts: Vec::new() };
+    let tell = RegistryTell {
+        device: "p_n".into(),
+        topic: "a/b".into(),
+        payload: vec![0, 255].into(),
+        qos: Qos::AtLeastOnce.into(),
+    };
+    samples.push(change("Shadow", Change::Shadow(shadow)));
+    samples.push(change("Shadow.delete", Change::Shadow(delete_shadow)));
+    samples.push(change(
+        "SubDevice",
+        Change::SubDevice(RegistrySubDevice { device: "p_n".into(), epoch: 7, online: true }),
+    ));
+    samples.push(change("Tell", Change::Tell(tell)));
     samples.push(change("Disconnect", Change::Disconnect(RegistryDisconnect { device: "p_n".into() })));
+    let cut = RegistryDisconnectApplication { access_key: "k".into() };
+    samples.push(change("DisconnectApplication", Change::DisconnectApplication(cut)));
     let (oid, revision) = (vec![7; 12], 9);
     let changed = outcome_registry::Outcome::Changed(RegistryChanged { revision, oid: oid.clone().into() });
     let reason = RegistryRejection::InUse.into();
@@ -139,7 +168,12 @@ pub(super) fn samples() -> Vec<(String, Sample)> {
         oid: oid.into(),
         revision,
         presence: Some(presence),
+        shadow: None,
     };
+    let section = || Some(ShadowSection { properties: r#"{"a":1}"#.to_owned(), event_ms: 5 });
+    let service = ShadowService { service: "s".into(), desired: section(), reported: section(), version: 3 };
+    let shadowed = SnapshotRegistry { shadow: Some(Shadow { services: vec![service] }), ..filed.clone() };
+    samples.push(part("Registry.shadow", P::Registry(Box::new(shadowed))));
     samples.push(part("Registry", P::Registry(Box::new(filed))));
     samples
 }

@@ -2,6 +2,7 @@
 //! whether anything was lost, doubled or reordered. One process, one thread, fulmar-mqtt's codec; one JSON line a run.
 
 mod board;
+mod commands;
 mod compare;
 mod connections;
 mod durable;
@@ -9,13 +10,16 @@ mod failover;
 mod link;
 mod load;
 mod measure;
+mod messages;
 mod options;
 mod own;
 mod payload;
 mod publisher;
+mod push;
 mod registry;
 mod report;
 mod restart;
+mod rules;
 mod subscriber;
 mod table;
 mod takeover;
@@ -46,8 +50,12 @@ fn run(task: Task) -> Result<()> {
         Task::Compare(options) => compare::run(&options),
         Task::Durable(options) => on_one_thread(durable::run(&options)),
         Task::Takeover(options) => on_one_thread(takeover::run(&options)),
+        Task::Push(options) => on_one_thread(push::run(&options)),
         Task::Failover(options) => on_one_thread(failover::run(&options)),
+        Task::Messages(options) => on_one_thread(messages::run(&options)),
         Task::Registry(options) => registry::run(&options),
+        Task::Commands(options) => on_one_thread(commands::run(&options)),
+        Task::Rules(options) => on_one_thread(rules::run(&options)),
         Task::Restart(options) => on_one_thread(restart::run(&options)),
         Task::Run(scenario) => {
             let report = on_one_thread(async {

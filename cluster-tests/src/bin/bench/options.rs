@@ -30,12 +30,20 @@ pub(crate) enum Task {
     Durable(DurableOptions),
     /// One client id after the other is wanted at the next of three nodes: how long CONNACK takes
     Takeover(TakeoverOptions),
+    /// Reports of devices at one node, pushed by a rule to an application at another: how many, and how late
+    Push(PushOptions),
     /// The leader of three nodes is killed again and again: how long publishers and its clients wait
     Failover(FailoverOptions),
     /// One Fulmar with much in it: memory of each thing, snapshots, and how long it is away
     Restart(RestartOptions),
+    /// Messages to devices that are away, on three nodes: memory of each, and how fast they come once the devices do
+    Messages(MessagesOptions),
     /// A registry of many devices in this process: memory of each, and how fast one is found
     Registry(RegistryOptions),
+    /// Commands by REST to devices that answer at once, on another of three nodes and on the same one: how long they take
+    Commands(CommandsOptions),
+    /// A rule in this process, and one on nodes that republishes what a device reports: how many events a second
+    Rules(RulesOptions),
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -211,6 +219,22 @@ pub(crate) struct TakeoverOptions {
 }
 
 #[derive(Debug, Clone, Args)]
+pub(crate) struct PushOptions {
+    #[command(flatten)]
+    pub(crate) node: NodeOptions,
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) devices: u32,
+    /// Reports a second, of all devices together
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: u32,
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
+    /// Which events the rule wants; all of them if it is empty
+    #[arg(long = "where", default_value = "")]
+    pub(crate) filter: String,
+}
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct FailoverOptions {
     #[command(flatten)]
     pub(crate) node: NodeOptions,
@@ -220,6 +244,21 @@ pub(crate) struct FailoverOptions {
     /// Clients of each leader, which connect to another node when theirs is gone
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) clients: u32,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MessagesOptions {
+    #[command(flatten)]
+    pub(crate) node: NodeOptions,
+    /// Messages in all, twenty for each device
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(20..=2_000_000))]
+    pub(crate) count: u32,
+    /// Bytes of each
+    #[arg(long, default_value_t = 100)]
+    pub(crate) payload: u32,
+    /// Requests at a time
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) window: u32,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -249,6 +288,36 @@ pub(crate) struct RegistryOptions {
     pub(crate) lookups: u32,
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CommandsOptions {
+    #[command(flatten)]
+    pub(crate) node: NodeOptions,
+    /// Callers with a connection each, that command a device each, one command after the other
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub(crate) callers: u32,
+    /// Length of each measured section
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) seconds: f64,
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) warmup: f64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RulesOptions {
+    #[command(flatten)]
+    pub(crate) node: NodeOptions,
+    /// The device is at the first, the subscriber at the last
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub(crate) nodes: u8,
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) evaluations: u32,
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) reports: u32,
+    /// Reports on their way at a time
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=128))]
+    pub(crate) window: u16,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -98,6 +98,7 @@ impl OwnCluster {
             None => tempfile::tempdir()?,
         };
         let cluster = ClusterOptions {
+            rest: true,
             config: format!("[store]\nlog_bytes = {:?}\n{WIDE}", options.log_bytes),
             binary: options.fulmar_bin.clone(),
             data_dir: Some(dir.path().to_owned()),

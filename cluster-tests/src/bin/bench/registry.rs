@@ -155,6 +155,7 @@ fn product() -> Product {
         model: "[]".into(),
         topics: vec![],
         endpoint: None,
+        messages_require_subscribe: false,
         created_ms: NOW_MS,
     }
 }
@@ -179,6 +180,7 @@ fn device(number: u32) -> Device {
         extension_info: "".into(),
         tags: vec![],
         endpoint: None,
+        sensoro_app_id: "".into(),
         created_ms: NOW_MS,
     }
 }

@@ -1,6 +1,7 @@
 //! Devices of four clouds on three nodes: one connection for each of them, and no topics but their own.
 
 mod permissions;
+mod revoked;
 mod takeovers;
 
 use cluster_tests::devices::Device;
@@ -13,8 +14,14 @@ use tokio::net::TcpStream;
 use crate::support::SOON;
 
 /// Three nodes that know these devices.
-async fn cluster(devices: &[Device]) -> (Cluster, Rest) {
-    let options = ClusterOptions { rest: true, ..ClusterOptions::default() };
+pub(crate) async fn cluster(devices: &[Device]) -> (Cluster, Rest) {
+    cluster_with(devices, &[]).await
+}
+
+/// With more in the environment of each.
+async fn cluster_with(devices: &[Device], env: &[(&str, &str)]) -> (Cluster, Rest) {
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let options = ClusterOptions { rest: true, env, ..ClusterOptions::default() };
     let cluster = Cluster::start(3, options).await.unwrap();
     let rest = Rest::sign_in(cluster.member(0).rest).await.unwrap();
     rest.add_products().await.unwrap();
@@ -23,7 +30,7 @@ async fn cluster(devices: &[Device]) -> (Cluster, Rest) {
 }
 
 /// A device's connection to a node.
-async fn connect(cluster: &Cluster, node: usize, device: &Device) -> RawClient<TcpStream> {
+pub(crate) async fn connect(cluster: &Cluster, node: usize, device: &Device) -> RawClient<TcpStream> {
     let mut client = RawClient::tcp(cluster.mqtt(node), Version::V311).await.unwrap();
     let connack = client.handshake(device.connect(), SOON).await.unwrap();
     assert_eq!(connack.reason, ReasonCode::Success, "{device:?} at node {node}");

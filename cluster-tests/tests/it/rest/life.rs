@@ -60,6 +60,30 @@ async fn products_and_devices_live_on_every_node_at_once() {
 }
 
 #[tokio::test]
+async fn devices_of_aliyun_s_have_no_certificates_and_are_frozen_wherever_they_are() {
+    let (fulmar, doors) = cluster(1, &[]).await;
+    let rest = Rest::demo(&fulmar, doors[0]).await;
+    let mut of_aliyun = product("p");
+    of_aliyun["dialect"] = json!("aliyun");
+    let product = rest.call("POST", "/products", of_aliyun, 201).await["product_id"].as_str().unwrap().to_owned();
+    let device = |node: &str, gateway: Value| json!({ "product_id": product, "node_id": node, "gateway_id": gateway });
+    rest.call("POST", "/devices", device("g", Value::Null), 201).await;
+    rest.call("POST", "/devices", device("s", json!(format!("{product}_g"))), 201).await;
+    let path = format!("/devices/{product}_s");
+    for (what, status) in [("freeze", "FROZEN"), ("unfreeze", "INACTIVE")] {
+        rest.call("POST", &format!("{path}/{what}"), Value::Null, 204).await;
+        assert_eq!(rest.call("GET", &path, Value::Null, 200).await["status"], status);
+    }
+    rest.call("POST", &format!("/products/{product}/ca"), Value::Null, 201).await;
+    let refused = rest.ask("POST", &format!("{path}/certificate"), &Value::Null).await;
+    assert_eq!((refused.status, refused.error().0), (400, "IOTDA.000006"), "{refused:?}");
+    let mut by_certificate = device("c", Value::Null);
+    by_certificate["auth_info"] = json!({ "auth_type": "CERTIFICATES" });
+    let refused = rest.ask("POST", "/devices", &by_certificate).await;
+    assert_eq!((refused.status, refused.error().0), (400, "IOTDA.000006"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn gateways_have_devices_behind_them() {
     let (fulmar, doors) = cluster(1, &[]).await;
     let rest = Rest::demo(&fulmar, doors[0]).await;
@@ -138,12 +162,18 @@ async fn what_belongs_to_other_dialects_is_managed_too() {
     assert_eq!(changed["endpoint"], endpoint["endpoint"]);
     assert!(changed["product_secret"].is_null());
 
-    let device = rest.call("POST", "/devices", json!({ "product_id": "a1B2c3D4e5F", "node_id": "s:1" }), 201).await;
-    let without = rest.ask("POST", "/devices/a1B2c3D4e5F_s:1/certificate", &Value::Null).await;
+    rest.call("POST", "/devices", json!({ "product_id": "a1B2c3D4e5F", "node_id": "s:1" }), 201).await;
+    let refused = rest.ask("POST", "/devices/a1B2c3D4e5F_s:1/certificate", &Value::Null).await;
+    assert_eq!(refused.status, 400, "firmware of that dialect shows none: {refused:?}");
+
+    let body = json!({ "product_id": "t1T2t3T4t5", "name": "tencent", "dialect": "tencent" });
+    rest.call("POST", "/products", body, 201).await;
+    let device = rest.call("POST", "/devices", json!({ "product_id": "t1T2t3T4t5", "node_id": "s1" }), 201).await;
+    let without = rest.ask("POST", "/devices/t1T2t3T4t5_s1/certificate", &Value::Null).await;
     assert_eq!(without.status, 404, "its product has no authority: {without:?}");
-    let ca = rest.call("POST", "/products/a1B2c3D4e5F/ca", Value::Null, 201).await;
+    let ca = rest.call("POST", "/products/t1T2t3T4t5/ca", Value::Null, 201).await;
     assert!(ca["certificate"].as_str().unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
-    let issued = rest.call("POST", "/devices/a1B2c3D4e5F_s:1/certificate", Value::Null, 201).await;
+    let issued = rest.call("POST", "/devices/t1T2t3T4t5_s1/certificate", Value::Null, 201).await;
     assert!(issued["private_key"].as_str().unwrap().contains("PRIVATE KEY"));
     let shown =
         rest.call("GET", &format!("/devices/{}", device["device_id"].as_str().unwrap()), Value::Null, 200).await;

@@ -90,12 +90,20 @@ impl Outbound {
 
     fn finish(&mut self, ack: &Ack) {
         let Some(entry) = self.inflight.remove(&ack.packet_id) else { return };
+        if entry.tag != 0 {
+            self.acknowledged.push(entry.tag);
+        }
         match entry.seq {
             Some(seq) if ack.reason.is_error() => self.settled.refused.push(seq),
             Some(seq) => self.settled.settled.push(seq),
             None if ack.reason.is_error() => self.tally.dropped[1][DropReason::Refused as usize] += 1,
             None => self.tally.delivered[1] += 1,
         }
+    }
+
+    /// Takes the tags of those deliveries that the client has answered since the last call, in whatever way.
+    pub fn take_acknowledged(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.acknowledged)
     }
 
     /// Takes what the client has acknowledged of its durable queue since the last call.

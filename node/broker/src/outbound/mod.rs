@@ -42,6 +42,8 @@ pub struct Settings {
     pub topic_alias_maximum: u16,
     pub queue_messages_max: usize,
     pub queue_bytes_max: usize,
+    /// Topics are written without it where they begin with it; mostly empty.
+    pub topic_prefix: &'static str,
 }
 
 /// Whoever waits for room: what the publisher is told when its message has been taken.
@@ -57,6 +59,8 @@ struct Queued {
     delivery: Delivery,
     order: u64,
     group: Group,
+    /// See [`Outbound::push_tagged`]; 0: none.
+    tag: u64,
 }
 
 struct Waiting {
@@ -72,6 +76,7 @@ struct Inflight {
     /// Its PUBREC is committed: PUBREL may leave.
     released: bool,
     group: Option<Box<(Arc<TopicFilter>, Arc<Publication>)>>,
+    tag: u64,
 }
 
 /// Whether a push was taken.
@@ -113,6 +118,8 @@ pub struct Outbound {
     next_id: u16,
     aliases: BTreeMap<TopicName, u16>,
     settled: Settled,
+    /// Tags of deliveries that the client has acknowledged.
+    acknowledged: Vec<u64>,
     order: u64,
     progress_ms: u64,
     tally: Tally,
@@ -152,6 +159,7 @@ impl Outbound {
             next_id: 0,
             aliases: BTreeMap::new(),
             settled: Settled::default(),
+            acknowledged: Vec::new(),
             order: 0,
             progress_ms: 0,
             tally: Tally::default(),
@@ -185,13 +193,36 @@ impl Outbound {
         now_ms: u64,
         waiter: impl FnOnce() -> Box<dyn Waiter>,
     ) -> Pushed {
+        self.offer(delivery, group, 0, now_ms, waiter)
+    }
+
+    /// As [`Outbound::push`], for a delivery whose acknowledgement somebody wants to hear of: see
+    /// [`Outbound::take_acknowledged`]. `tag` is theirs, and not 0.
+    pub fn push_tagged(
+        &mut self,
+        delivery: Delivery,
+        tag: u64,
+        now_ms: u64,
+        waiter: impl FnOnce() -> Box<dyn Waiter>,
+    ) -> Pushed {
+        self.offer(delivery, None, tag, now_ms, waiter)
+    }
+
+    fn offer(
+        &mut self,
+        delivery: Delivery,
+        group: Group,
+        tag: u64,
+        now_ms: u64,
+        waiter: impl FnOnce() -> Box<dyn Waiter>,
+    ) -> Pushed {
         if self.closing != Closing::No {
             return Pushed::Gone;
         }
         let class = class(delivery.qos);
         self.tally.created[class] += 1;
         self.order += 1;
-        let queued = Queued { delivery, order: self.order, group };
+        let queued = Queued { delivery, order: self.order, group, tag };
         let bytes = queued.delivery.publication.bytes();
         if self.has_room(bytes) && (class == 0 || self.waiting.is_empty()) {
             self.enqueue(class, queued, bytes);
@@ -223,6 +254,26 @@ impl Outbound {
             && (messages == 0 || self.live_bytes + bytes <= self.settings.queue_bytes_max)
     }
 
+    /// Messages and bytes that the live queue takes before it displaces some or makes a publisher wait. Whatever its
+    /// size, one message passes an empty queue.
+    #[must_use]
+    pub fn room(&self) -> (usize, usize) {
+        if self.closing != Closing::No || !self.waiting.is_empty() {
+            return (0, 0);
+        }
+        let messages = self.live[0].len() + self.live[1].len();
+        let bytes =
+            if messages == 0 { usize::MAX } else { self.settings.queue_bytes_max.saturating_sub(self.live_bytes) };
+        (self.settings.queue_messages_max.saturating_sub(messages), bytes)
+    }
+
+    /// Whether live messages would find half of the queue empty.
+    #[must_use]
+    pub fn roomy(&self) -> bool {
+        let messages = self.live[0].len() + self.live[1].len();
+        messages <= self.settings.queue_messages_max / 2 && self.live_bytes <= self.settings.queue_bytes_max / 2
+    }
+
     fn enqueue(&mut self, class: usize, queued: Queued, bytes: usize) {
         self.live_bytes += bytes;
         self.live[class].push_back(queued);
@@ -250,7 +301,7 @@ impl Outbound {
         if self.closing == Closing::No {
             self.tally.created[class(delivery.qos)] += 1;
             self.order += 1;
-            self.replay.push_back(Queued { delivery, order: self.order, group: None });
+            self.replay.push_back(Queued { delivery, order: self.order, group: None, tag: 0 });
         }
     }
 

@@ -25,6 +25,7 @@ fn settings() -> Settings {
         topic_alias_maximum: 0,
         queue_messages_max: 4,
         queue_bytes_max: 1 << 20,
+        topic_prefix: "",
     }
 }
 
@@ -282,6 +283,29 @@ fn a_topic_is_written_once_and_then_its_alias() {
 }
 
 #[test]
+fn topics_are_written_without_their_prefix() {
+    let mut outbound = Outbound::new(Settings { topic_prefix: "$push/", ..settings() }, 0);
+    for topic in ["$push/app/a", "app/b"] {
+        push(&mut outbound, topic, QoS::AtMostOnce);
+    }
+    let topic = |packet| match packet {
+        Packet::Publish(publish) => publish.topic.map(|topic| topic.to_string()),
+        other => panic!("{other:?}"),
+    };
+    let seen: Vec<_> = written(&mut outbound).into_iter().map(topic).collect();
+    assert_eq!(seen, [Some("app/a".to_owned()), Some("app/b".to_owned())]);
+}
+
+#[test]
+fn there_is_room_until_half_of_the_queue_is_full() {
+    let mut outbound = Outbound::new(settings(), 0);
+    for roomy in [true, true, true, false] {
+        assert_eq!(outbound.roomy(), roomy);
+        push(&mut outbound, "a", QoS::AtMostOnce);
+    }
+}
+
+#[test]
 fn nothing_live_overtakes_a_replay() {
     let mut outbound = Outbound::new(settings(), 0);
     outbound.set_replaying(true);
@@ -367,4 +391,39 @@ fn an_expired_durable_entry_is_passed_over_and_moves_the_floor() {
     assert_eq!(topics(&written(&mut outbound)), [("d".into(), 2)]);
     assert!(outbound.has_settled());
     assert_eq!((outbound.take_settled().passed, outbound.settled_floor()), (true, 1));
+}
+
+#[test]
+fn a_tagged_delivery_is_written_again_until_it_is_acknowledged() {
+    let mut outbound = Outbound::new(Settings { receive_maximum: 1, ..settings() }, 0);
+    assert_eq!(outbound.room(), (4, usize::MAX));
+    for (tag, topic) in [(7, "a"), (8, "b")] {
+        let pushed = outbound.push_tagged(delivery(topic, QoS::AtLeastOnce), tag, 0, || panic!("nobody waits"));
+        assert_eq!(pushed, Pushed::Taken);
+    }
+    let again = |outbound: &mut Outbound, tag, topic| outbound.resend(tag, &delivery(topic, QoS::AtLeastOnce), NOW.log);
+    assert!(!again(&mut outbound, 7, "a"), "it has not been sent yet");
+    let sent = |packets: Vec<Packet>| -> Vec<(u16, bool, String)> {
+        let publish = |packet| match packet {
+            Packet::Publish(Publish { packet_id, dup, topic, .. }) => {
+                (packet_id, dup, topic.unwrap().as_str().to_owned())
+            }
+            other => panic!("{other:?}"),
+        };
+        packets.into_iter().map(publish).collect()
+    };
+    assert_eq!(sent(written(&mut outbound)), [(1, false, "a".to_owned())]);
+    assert!(again(&mut outbound, 7, "a"));
+    assert!(!again(&mut outbound, 7, "a"), "the client has not been written the last one");
+    assert!(!again(&mut outbound, 8, "b"), "the window is full");
+    assert_eq!(sent(written(&mut outbound)), [(1, true, "a".to_owned())]);
+    let mut out = BytesMut::new();
+    outbound.acknowledge(&Packet::PubAck(Ack::success(1)), 0, &mut out);
+    assert_eq!(outbound.take_acknowledged(), [7]);
+    assert!(outbound.take_acknowledged().is_empty());
+    assert!(!again(&mut outbound, 7, "a"), "it is over");
+    assert_eq!(sent(written(&mut outbound)), [(2, false, "b".to_owned())]);
+    outbound.close(&[], DropReason::SessionEnded);
+    assert_eq!((outbound.room(), again(&mut outbound, 8, "b")), ((0, 0), false));
+    assert_eq!(outbound.take_tally().delivered, [0, 1], "sends are not deliveries");
 }

@@ -85,7 +85,7 @@ impl Outbound {
     }
 
     fn write_live(&mut self, queued: Queued, now: Now, out: &mut BytesMut) {
-        let Queued { delivery, group, .. } = queued;
+        let Queued { delivery, group, tag, .. } = queued;
         let class = class(delivery.qos);
         if delivery.publication.expired(now.log) {
             self.tally.expired[class] += 1;
@@ -98,8 +98,10 @@ impl Outbound {
             self.tally.delivered[0] += 1;
         } else {
             let group = group.map(|filter| Box::new((filter, delivery.publication)));
-            self.inflight
-                .insert(packet_id, Inflight { seq: None, qos: delivery.qos, received: false, released: false, group });
+            self.inflight.insert(
+                packet_id,
+                Inflight { seq: None, qos: delivery.qos, received: false, released: false, group, tag },
+            );
         }
     }
 
@@ -126,19 +128,36 @@ impl Outbound {
         }
         self.inflight.insert(
             packet_id,
-            Inflight { seq: Some(seq), qos: delivery.qos, received, released: received, group: None },
+            Inflight { seq: Some(seq), qos: delivery.qos, received, released: received, group: None, tag: 0 },
         );
+    }
+
+    /// Writes a tagged delivery of QoS 1 once more: with its packet id, and DUP. `false`, and nothing is written: it has not
+    /// been sent yet, the client leaves unread what it was sent before, or it has been acknowledged.
+    pub fn resend(&mut self, tag: u64, delivery: &Delivery, now: LogTime) -> bool {
+        if self.closing != Closing::No || !self.control.is_empty() {
+            return false;
+        }
+        let sent = self.inflight.iter().find(|(_, entry)| entry.tag == tag && entry.qos == QoS::AtLeastOnce);
+        let Some(packet_id) = sent.map(|(id, _)| *id) else { return false };
+        let mut again = BytesMut::new();
+        let written = self.write(delivery, packet_id, true, now, &mut again);
+        self.control = again;
+        written
     }
 
     /// Encodes one PUBLISH; `false` if the client cannot take a packet of that size.
     fn write(&mut self, delivery: &Delivery, packet_id: u16, dup: bool, now: LogTime, out: &mut BytesMut) -> bool {
         let publication = &*delivery.publication;
         let (topic, topic_alias) = self.alias(&publication.topic);
+        let prefix = self.settings.topic_prefix;
+        let whole = publication.topic.as_str();
+        let name = if prefix.is_empty() { whole } else { whole.strip_prefix(prefix).unwrap_or(whole) };
         let publish = PublishRef {
             dup,
             qos: delivery.qos,
             retain: delivery.retain,
-            topic: if topic { publication.topic.as_str() } else { "" },
+            topic: if topic { name } else { "" },
             packet_id,
             topic_alias,
             message_expiry_s: publication.expiry_left_s(now),

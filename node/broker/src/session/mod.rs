@@ -22,7 +22,7 @@ use crate::key::{Now, SessionKey};
 use crate::publication::Publication;
 use crate::state::command::Subscription;
 use ring::Ring;
-pub use start::{Opening, Start, expiry_s, will};
+pub use start::{Opening, Start, expiry_s, revoke, will};
 
 /// Milliseconds that a 3.x client with a full ring is kept waiting before it is cut.
 pub const PAUSE_MS_MAX: u64 = 5_000;
@@ -181,6 +181,11 @@ impl Session {
     #[must_use]
     pub fn voice(&self) -> &Arc<dyn Voice> {
         &self.voice
+    }
+
+    /// Takes another voice, as of a later registry.
+    pub fn speak(&mut self, voice: Arc<dyn Voice>) {
+        self.voice = voice;
     }
 
     #[must_use]

@@ -16,6 +16,15 @@ enum Way {
     Platform,
 }
 
+/// Why one does not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    Beyond(ReasonCode, &'static str),
+    Denied,
+    /// So much so that the connection ends.
+    Closed,
+}
+
 impl Session {
     pub(super) fn publish(&mut self, now: Now, publish: Publish, outputs: &mut Vec<Output>) {
         if self.beyond_qos_max(publish.qos, outputs) {
@@ -40,11 +49,16 @@ impl Session {
         };
         let way = match self.way(&topic) {
             Ok(way) => way,
-            Err(refusal) => {
-                if refusal.0 == ReasonCode::NotAuthorized {
+            Err(refused) => {
+                let denied = (ReasonCode::NotAuthorized, "not authorized to publish to this topic");
+                if !matches!(refused, Refused::Beyond(..)) {
                     outputs.push(Output::Denied(Denial::Publish(topic)));
                 }
-                self.refuse(now, token, refusal, outputs);
+                match refused {
+                    Refused::Beyond(reason, detail) => self.refuse(now, token, (reason, detail), outputs),
+                    Refused::Denied => self.refuse(now, token, denied, outputs),
+                    Refused::Closed => self.fail(denied.0, Some(denied.1), outputs),
+                }
                 return;
             }
         };
@@ -129,20 +143,25 @@ impl Session {
         beyond
     }
 
-    fn way(&mut self, topic: &TopicName) -> Result<Way, (ReasonCode, &'static str)> {
+    fn way(&mut self, topic: &TopicName) -> Result<Way, Refused> {
         if self.allowed_topic.as_ref() == Some(topic) {
             return Ok(Way::Route);
         }
         if topic.level_count() > self.limits.topic_levels_max {
-            return Err((ReasonCode::TopicNameInvalid, "topic has too many levels"));
+            return Err(Refused::Beyond(ReasonCode::TopicNameInvalid, "topic has too many levels"));
         }
         match self.voice.publishing(topic) {
             Publishing::Route => {
                 self.allowed_topic = Some(topic.detached());
                 Ok(Way::Route)
             }
-            Publishing::Platform => Ok(Way::Platform),
-            Publishing::Deny => Err((ReasonCode::NotAuthorized, "not authorized to publish to this topic")),
+            Publishing::Deny => Err(Refused::Denied),
+            Publishing::Close => Err(Refused::Closed),
+            Publishing::Platform => {
+                // What the platform reads may change for whom the client speaks.
+                self.allowed_topic = None;
+                Ok(Way::Platform)
+            }
         }
     }
 

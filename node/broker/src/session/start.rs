@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use fulmar_mqtt::packet::{ConnAck, ConnAckProperties, Connect};
-use fulmar_mqtt::{Packet, QoS, ReasonCode, Version};
-use fulmar_platform::{Manners, Publishing, Voice};
+use fulmar_mqtt::{Packet, QoS, ReasonCode, TopicFilter, Version};
+use fulmar_platform::{Manners, Publishing, Subscribing, Voice};
 
 use super::ring::Ring;
 use super::{Limits, Session};
 use crate::key::{LogTime, Now, SessionKey};
 use crate::publication::{Publication, Via};
-use crate::state::command::{Claimed, Will};
+use crate::state::command::{Claimed, Subscription, Will};
 
 /// What CONNECT settles, before there is a session.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +77,14 @@ pub fn will(
         message_expiry_s: will.properties.message_expiry_s,
         delay_s: will.delay_s,
     }))
+}
+
+/// Takes what the client may not hear any more out of the subscriptions that it resumes, and gives the filters.
+pub fn revoke(claimed: &mut Claimed, voice: &dyn Voice) -> Vec<TopicFilter> {
+    let may = |subscription: &Subscription| voice.subscribing(&subscription.filter) != Subscribing::Deny;
+    let (kept, revoked): (Vec<_>, Vec<_>) = std::mem::take(&mut claimed.subscriptions).into_iter().partition(may);
+    claimed.subscriptions = kept;
+    revoked.into_iter().map(|subscription| subscription.filter).collect()
 }
 
 /// What a session is made from.

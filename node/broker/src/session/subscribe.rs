@@ -20,13 +20,18 @@ impl Session {
         let mut subscriptions: Vec<Subscription> = Vec::with_capacity(subscribe.filters.len());
         let mut fresh = 0;
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
+        let most_filters = self.limits.subscriptions_max.min(self.manners.subscriptions_max.unwrap_or(usize::MAX));
         for mut wanted in subscribe.filters {
+            let granted = self.voice.subscribing(&wanted.filter);
+            if let (Subscribing::Grant(_), Some(routed)) = (granted, self.voice.routed(&wanted.filter)) {
+                wanted.filter = routed;
+            }
             let known = self.subscriptions.contains_key(&wanted.filter);
             let reason = if wanted.filter.level_count() > self.limits.topic_levels_max {
                 ReasonCode::TopicFilterInvalid
             } else {
-                let full = !known && self.subscriptions.len() + fresh >= self.limits.subscriptions_max;
-                match self.voice.subscribing(&wanted.filter) {
+                let full = !known && self.subscriptions.len() + fresh >= most_filters;
+                match granted {
                     Subscribing::Deny => {
                         outputs.push(Output::Denied(Denial::Subscribe(wanted.filter.clone())));
                         ReasonCode::NotAuthorized
@@ -87,7 +92,8 @@ impl Session {
 
     pub(super) fn unsubscribe(&mut self, unsubscribe: Unsubscribe, outputs: &mut Vec<Output>) {
         let token = self.token();
-        let filters: Vec<TopicFilter> = unsubscribe.filters.iter().map(TopicFilter::detached).collect();
+        let routed = |filter: &TopicFilter| self.voice.routed(filter).unwrap_or_else(|| filter.detached());
+        let filters: Vec<TopicFilter> = unsubscribe.filters.iter().map(routed).collect();
         let existed = filters.iter().map(|filter| self.subscriptions.remove(filter).is_some()).collect();
         self.pending.insert(token, Pending::Unsubscribe { packet_id: unsubscribe.packet_id, reasons: Vec::new() });
         outputs.push(Output::Unsubscribe { token, filters, existed });

@@ -20,6 +20,12 @@ impl State {
         if self.bytes().saturating_add(more) > mark { Err(ReasonCode::QuotaExceeded) } else { Ok(()) }
     }
 
+    /// Whether the bound on replicated bytes has room for a durable message of so many bytes, whoever gets it.
+    #[must_use]
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.durable_room(bytes as u64 + ENTRY_BYTES).is_ok()
+    }
+
     /// Whether a session's queue takes one more entry of this cost without dropping another.
     pub(super) fn queue_room(&self, key: &SessionKey, cost: u64) -> Result<(), ReasonCode> {
         let limits = &self.kept.limits;

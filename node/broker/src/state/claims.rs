@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use fulmar_mqtt::ReasonCode;
+use fulmar_platform::registry::Rejection;
 
 use super::books::Fate;
 use super::command::{Claim, Claimed, Effect, Outcome, Owner, Release, Will};
+use super::devices::judged_by;
 use super::ledger::will_bytes;
 use super::queue::Queue;
 use super::session::{Place, Session};
@@ -21,7 +23,12 @@ impl State {
         if !self.kept.origins.alive(claim.node, claim.generation) {
             return Outcome::Stale;
         }
-        if let Err(reason) = self.device_admitted(&claim.key).and_then(|()| self.claim_room(claim)) {
+        if claim.judged_by.is_some() && claim.judged_by != judged_by(&self.kept.registry, &claim.key) {
+            // What let the client in was changed meanwhile: a secret, perhaps.
+            return Outcome::Registry(Err(Rejection::Conflict));
+        }
+        let admitted = self.device_admitted(&claim.key).and_then(|()| self.seat_free(&claim.key));
+        if let Err(reason) = admitted.and_then(|()| self.claim_room(claim)) {
             return Outcome::Refused(reason);
         }
         self.let_go_of_fallen(&claim.key, out);
@@ -58,6 +65,7 @@ impl State {
         } else {
             let session = Session::new(epoch, claim.node, claim.generation, self.capped(claim.expiry_s));
             self.timers.add(session.slot(), key.clone());
+            self.seats.add(&key);
             self.kept.sessions.insert_mut(key.clone(), session);
         }
         if let Some(will) = &claim.will {
@@ -108,6 +116,7 @@ impl State {
             session.epoch = epoch;
             session.place = Place::Owned { node: claim.node, generation: claim.generation };
             session.expiry_s = expiry_s;
+            session.cut = None;
             let Some(queue) = session.queue_if_any() else { return };
             if released {
                 queue.purge(now, ledger);
@@ -204,6 +213,7 @@ impl State {
         };
         let key = self.stored_key(key);
         self.kept.sessions.remove_mut(&key);
+        self.seats.remove(&key);
         self.timers.remove(session.slot());
         out.wakes.remove(&session.epoch);
         self.drop_routes(&key, &session);

@@ -8,6 +8,7 @@ use fulmar_mqtt::{QoS, ReasonCode, TopicFilter, TopicName};
 use fulmar_platform::registry;
 
 use crate::key::{Epoch, Generation, LogTime, NodeId, SessionKey};
+use crate::plane;
 use crate::publication::Publication;
 
 /// Commands of one origin, applied in order, all or none: the origin's next batch has `seq + 1`. A retry has the same seq.
@@ -77,6 +78,13 @@ pub enum Command {
         epoch: Epoch,
     },
     /// Ends the session of (key, epoch) if its expiry has passed and nobody owns it.
+    /// Ends a session whose clients have lost their right to it, and has its connection closed for this reason. Nothing
+    /// happens if it is of another epoch by now.
+    EndSession {
+        key: SessionKey,
+        epoch: Epoch,
+        reason: ReasonCode,
+    },
     ExpireSession {
         key: SessionKey,
         epoch: Epoch,
@@ -102,6 +110,8 @@ pub enum Command {
     Expand,
     /// Changes the registry of products, devices and users.
     Registry(Box<registry::Change>),
+    /// Changes messages to devices, batch tasks, or backlogs of rules.
+    Plane(Box<plane::Change>),
 }
 
 /// What changes of the filters that a run of a node wants live messages for. Each set only grows or shrinks by name, so
@@ -126,6 +136,12 @@ pub struct Claim {
     pub will: Option<Will>,
     /// Another device of the same product that is connected with this client id is cut.
     pub exclusive_client_id: Option<ByteString>,
+    /// Revision of the registry's record that the client was let in by: see [`Registry::judged_by`]. If it is another by
+    /// now the claim is rejected with [`Rejection::Conflict`].
+    ///
+    /// [`Registry::judged_by`]: fulmar_platform::registry::Registry::judged_by
+    /// [`Rejection::Conflict`]: fulmar_platform::registry::Rejection::Conflict
+    pub judged_by: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -207,6 +223,9 @@ pub struct Limits {
     pub retained_max: u64,
     /// Publishes into one node's own session count: seconds a queued message is kept if it names no expiry; 0 for ever.
     pub queue_ttl_s: u32,
+    /// Bytes of all backlogs of rules and applications; beyond it the oldest entries of the largest are dropped. They count
+    /// for no other bound: an application that is away must not stop the devices.
+    pub rule_backlog_bytes_max: u64,
 }
 
 impl Default for Limits {
@@ -219,6 +238,7 @@ impl Default for Limits {
             sessions_max: 2_000_000,
             retained_max: 2_000_000,
             queue_ttl_s: 0,
+            rule_backlog_bytes_max: 256 << 20,
         }
     }
 }
@@ -248,6 +268,8 @@ pub enum Outcome {
     Refused(ReasonCode),
     /// What a change of the registry came to.
     Registry(Result<registry::Changed, registry::Rejection>),
+    /// What a change of the plane came to.
+    Plane(plane::Answer),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -284,14 +306,29 @@ pub enum Effect {
     Deliver { key: SessionKey, owner: Owner, delivery: crate::publication::Delivery },
     /// The owner's connection is to be closed for this reason; the session stays.
     Disconnect { key: SessionKey, owner: Owner, reason: ReasonCode },
+    /// The owner's session is told something of its device, or of one behind it.
+    News { key: SessionKey, owner: Owner, news: News },
     /// Something happened in the registry. For all nodes; each sees the same in the same order.
     Registry(registry::Event),
+    /// Something happened to a message, a task or a backlog. For all nodes; each sees the same in the same order.
+    Plane(plane::Event),
     /// The session and its subscriptions are gone.
     Ended { key: SessionKey, epoch: Epoch },
     /// A run of a node has begun, or has another address than before.
     NodeUp { node: NodeId, generation: Generation },
     /// A run of a node has ended; told before the run that follows it.
     NodeDown { node: NodeId, generation: Generation },
+}
+
+/// What the session of a device hears of it from the log.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// Something is desired of this device that it has not reported so.
+    Desired(Arc<registry::Device>),
+    /// A device was added behind it, or deleted.
+    SubDevice { device: Arc<registry::Device>, added: bool },
+    /// To be sent as it is.
+    Downlink(fulmar_platform::Downlink),
 }
 
 /// How far a queued entry has come.

@@ -1,10 +1,10 @@
 //! Devices as the state sees them: their sessions say who is online, and what becomes of a device reaches its session.
 
 use fulmar_mqtt::ReasonCode;
-use fulmar_platform::registry::{Change, Kind, Record};
+use fulmar_platform::registry::{Change, Event, Kind, Record, Registry};
 use fulmar_platform::{Dialect, TENANT};
 
-use super::command::{Effect, Outcome};
+use super::command::{Effect, News, Outcome, Owner};
 use super::{Dropped, Out, State};
 use crate::key::{Epoch, LogTime, SessionKey};
 
@@ -16,6 +16,12 @@ fn device_of(key: &SessionKey) -> Option<(Dialect, &str)> {
     let dialect = Dialect::parse(key.dialect()).filter(|dialect| dialect.has_devices())?;
     let is_device = key.tenant() == TENANT && !key.identity().starts_with(REGISTERING);
     is_device.then(|| (dialect, key.identity()))
+}
+
+/// Revision of the record of a registry that lets clients of this session in, if one does.
+#[must_use]
+pub fn judged_by(registry: &Registry, key: &SessionKey) -> Option<u64> {
+    registry.judged_by(Dialect::parse(key.dialect())?, key.identity()).filter(|_| key.tenant() == TENANT)
 }
 
 impl State {
@@ -56,27 +62,72 @@ impl State {
         let cut = self.to_be_cut(change);
         let mut events = Vec::new();
         let changed = self.kept.registry.apply(change, self.kept.now.0, &mut events);
-        out.effects.extend(events.into_iter().map(Effect::Registry));
+        for event in events {
+            self.tell_owner(event, out);
+        }
         if let (Ok(_), Some((key, reason))) = (&changed, cut) {
-            self.cut(&key, reason, out);
-            if matches!(change, Change::Delete { .. }) {
-                self.let_go_of_fallen(&key, out);
-                let receives = !self.subscriptions(&key).is_empty();
-                self.end_session(&key, Dropped::SessionDiscarded, out);
-                if receives {
-                    self.routes_changed();
-                }
+            match change {
+                Change::Delete { .. } => self.revoke_session(&key, reason, out),
+                _ => self.cut(&key, reason, out),
             }
         }
+        match (&changed, change) {
+            (Ok(_), Change::Delete { kind: Kind::Device, id, .. }) => self.kept.plane.device_deleted(id),
+            (Ok(_), Change::Put { record: Record::Device(device), .. }) => {
+                self.kept.plane.device_put(&device.id, &self.kept.registry);
+            }
+            (Ok(_), Change::DisconnectApplication { access_key }) => self.cut_application(access_key, out),
+            _ => {}
+        }
+        if let (Ok(_), Change::Delete { kind: Kind::RuleAction, id, .. }) = (&changed, change) {
+            let mut events = Vec::new();
+            self.kept.plane.action_deleted(id, &mut events);
+            out.effects.extend(events.into_iter().map(Effect::Plane));
+        }
         Outcome::Registry(changed)
+    }
+
+    /// What happened is told to all, or to the session that it is for.
+    fn tell_owner(&self, event: Event, out: &mut Out<'_>) {
+        let (device, news) = match event {
+            Event::Desired(device) => (device.id.clone(), News::Desired(device)),
+            Event::Told(device, downlink) => (device.id.clone(), News::Downlink(downlink)),
+            event => {
+                let behind = match &event {
+                    Event::Created(Record::Device(device)) => Some((device.clone(), true)),
+                    Event::Deleted(Record::Device(device)) => Some((device.clone(), false)),
+                    _ => None,
+                };
+                out.effects.push(Effect::Registry(event));
+                match behind.filter(|(device, _)| !device.gateway_id.is_empty()) {
+                    Some((device, added)) => (device.gateway_id.clone(), News::SubDevice { device, added }),
+                    None => return,
+                }
+            }
+        };
+        let key = self.kept.registry.connected_through(&device).and_then(|top| self.session_of_device(top));
+        if let (Some(key), Some(owner)) = (key, self.device_owner(&device)) {
+            out.effects.push(Effect::News { key: self.stored_key(&key), owner, news });
+        }
+    }
+
+    /// Ends a session to which nobody has a right any more, with its connection if it has one.
+    pub(super) fn revoke_session(&mut self, key: &SessionKey, reason: ReasonCode, out: &mut Out<'_>) {
+        self.cut(key, reason, out);
+        self.let_go_of_fallen(key, out);
+        let receives = !self.subscriptions(key).is_empty();
+        self.end_session(key, Dropped::SessionDiscarded, out);
+        if receives {
+            self.routes_changed();
+        }
     }
 
     /// The session whose connection has no right to go on after a change, and why.
     fn to_be_cut(&self, change: &Change) -> Option<(SessionKey, ReasonCode)> {
         let (id, reason) = match change {
-            Change::Put { record: Record::Device(device), .. } => (device.frozen
-                && self.kept.registry.admits(&device.id))
-            .then_some((&device.id, ReasonCode::NotAuthorized))?,
+            Change::Put { record: Record::Device(device), .. } => {
+                device.frozen.then_some((&device.id, ReasonCode::NotAuthorized))?
+            }
             Change::Delete { kind: Kind::Device, id, .. } => (id, ReasonCode::NotAuthorized),
             Change::Disconnect { device } => (device, ReasonCode::AdministrativeAction),
             _ => return None,
@@ -84,20 +135,31 @@ impl State {
         Some((self.session_of_device(id)?, reason))
     }
 
-    fn session_of_device(&self, id: &str) -> Option<SessionKey> {
+    /// The key of the session that a device has, or would have.
+    #[must_use]
+    pub fn session_of_device(&self, id: &str) -> Option<SessionKey> {
         let (device, _) = self.kept.registry.device(id)?;
         let dialect = self.kept.registry.dialect_of(&device.record)?;
         Some(SessionKey::new(TENANT, dialect.as_str(), id))
     }
 
-    /// Has the connection of a session closed, if a live run has one.
-    fn cut(&self, key: &SessionKey, reason: ReasonCode, out: &mut Out<'_>) {
+    /// Has the connection of a session closed, if a live run has one. That stays noted: the owner may not have come so far
+    /// that it can be told, or may get a snapshot instead.
+    pub(super) fn cut(&mut self, key: &SessionKey, reason: ReasonCode, out: &mut Out<'_>) {
         if let Some(owner) = self.kept.sessions.get(key).and_then(|session| self.owner(session)) {
+            self.change(key, |session, _, _| session.cut = Some(reason));
             out.effects.push(Effect::Disconnect { key: self.stored_key(key), owner, reason });
         }
     }
 
     // -- what others may ask
+
+    /// Who holds the connection of a device, if a live run does; of a sub-device, that of its gateway.
+    #[must_use]
+    pub fn device_owner(&self, id: &str) -> Option<Owner> {
+        let session = self.session_of_device(self.kept.registry.connected_through(id)?)?;
+        self.kept.sessions.get(&session).and_then(|session| self.owner(session))
+    }
 
     /// Whether a device is connected to a node that is alive. The registry alone goes on saying so for as long as it takes
     /// to settle what a node that has died leaves behind.
@@ -106,7 +168,9 @@ impl State {
         let Some((_, presence)) = self.kept.registry.device(id).filter(|(_, presence)| presence.online) else {
             return false;
         };
+        // By its own connection or, a sub-device, by that of its gateway.
         let session = self.session_of_device(id).and_then(|key| self.kept.sessions.get(&key));
-        session.and_then(|session| self.owner(session)).is_some_and(|owner| owner.epoch.0 == presence.epoch)
+        let own = session.and_then(|session| self.owner(session));
+        own.into_iter().chain(self.device_owner(id)).any(|owner| owner.epoch.0 == presence.epoch)
     }
 }

@@ -11,7 +11,8 @@
 //! | 6 | [`Part::Retained`] | in the order of the retained store |
 //! | 7 | [`Part::Session`], after each its [`Part::Queue`] | ascending by key |
 //! | 8 | [`Part::Expansion`] | in the order of the log |
-//! | 9 | [`Part::End`] | once |
+//! | 9 | [`Part::Plane`] | see [`crate::plane::Filed`] |
+//! | 10 | [`Part::End`] | once |
 //!
 //! [`Part::Subscriptions`] goes on with a list that was too long: that of the session, or of the last claim in the
 //! results, before it. A message that many hold is in the first part that mentions it; later ones give its number.
@@ -23,7 +24,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use fulmar_mqtt::packet::SubscriptionIds;
-use fulmar_mqtt::{QoS, TopicFilter};
+use fulmar_mqtt::{QoS, ReasonCode, TopicFilter};
 use fulmar_platform::{Secret, registry};
 
 use super::command::{Claimed, Limits, Outcome, Phase, Subscription, Will};
@@ -34,6 +35,7 @@ use super::queue::{Entry, NEVER, Queue};
 use super::session::Session;
 use super::{Books, Snapshot};
 use crate::key::{Epoch, Generation, LogTime, NodeId, SessionKey};
+use crate::plane;
 use crate::publication::Publication;
 
 pub use super::session::Place;
@@ -61,6 +63,8 @@ pub enum Part {
     /// The session's queue goes on with these, ascending by `seq`.
     Queue(Vec<EntryPart>),
     Expansion(ExpansionPart),
+    /// A piece of messages, tasks or backlogs.
+    Plane(Box<plane::Filed>),
     End,
 }
 
@@ -143,6 +147,8 @@ pub struct SessionPart {
     pub subscriptions: Vec<Subscription>,
     /// Absent: it never had a queue.
     pub depot: Option<DepotPart>,
+    /// Why its connection is to be closed, if it is.
+    pub cut: Option<ReasonCode>,
 }
 
 /// What a session's queue is beside its entries.
@@ -215,6 +221,7 @@ impl Part {
             Part::Subscriptions(_) => "subscriptions",
             Part::Queue(_) => "queue",
             Part::Expansion(_) => "expansion",
+            Part::Plane(_) => "plane",
             Part::End => "end",
         }
     }
@@ -234,6 +241,7 @@ impl Snapshot {
             .chain(self.registry.records().map(|filed| Part::Registry(Box::new(filed))))
             .chain(retained)
             .chain(Sessions::of(self))
+            .chain(self.plane.pieces().map(|filed| Part::Plane(Box::new(filed))))
             .chain(std::iter::once(Part::End))
     }
 
@@ -376,6 +384,7 @@ impl<'a> Sessions<'a> {
             will: session.will.clone(),
             subscriptions: page(&mut self.subscriptions),
             depot,
+            cut: session.cut,
         }))
     }
 

@@ -15,9 +15,11 @@ pub mod image;
 mod ledger;
 mod live;
 mod origins;
+mod plane;
 mod publish;
 mod queue;
 mod retain;
+mod seats;
 mod session;
 mod shared;
 mod subscriptions;
@@ -35,17 +37,20 @@ use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
 pub use books::{Books, DROPPED, Dropped};
 pub use claims::WILL_PAYLOAD_BYTES_MAX;
+pub use devices::judged_by;
 pub use expansion::EXPANSION_STEP_MAX;
 pub use live::{NodeRun, ROUTES_FORGOTTEN_MAX, SharedMember};
 pub use origins::{BatchError, RESULTS_KEPT};
 pub use session::SessionView;
 pub use timers::DUE_MAX;
 
+use crate::plane::Plane;
 use command::{Batch, Command, Effect, Limits, Outcome, Owner, QueueEntry, Subscription};
 use expansion::Expansions;
 use ledger::Ledger;
 use live::{LiveKey, LiveRoutesOfRuns};
 use origins::{Announced, Origins};
+use seats::Seats;
 use session::Session;
 use shared::Group;
 use subscriptions::{Route, RouteKey};
@@ -76,6 +81,7 @@ pub struct Snapshot {
     /// Publishes that wait for their turn to be put into queues.
     expansions: Expansions,
     registry: Registry,
+    plane: Plane,
     ledger: Ledger,
 }
 
@@ -89,6 +95,8 @@ pub struct State {
     live: Trie<LiveKey, ()>,
     /// Derived: who owns what, and what is due when.
     timers: Timers,
+    /// Derived: connections of applications.
+    seats: Seats,
 }
 
 /// What one batch makes nodes do; wakes are told once per session, at its end.
@@ -96,6 +104,17 @@ struct Out<'a> {
     effects: &'a mut Vec<Effect>,
     /// Forgotten when the session loses that owner later in the batch.
     wakes: BTreeMap<Epoch, (SessionKey, Owner)>,
+}
+
+/// See [`State::census`].
+#[derive(Debug, Clone)]
+pub struct Census(HashTrieMapSync<SessionKey, Session>);
+
+impl Census {
+    /// In no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (&SessionKey, Epoch)> {
+        self.0.iter().map(|(key, session)| (key, session.epoch))
+    }
 }
 
 impl State {
@@ -135,6 +154,7 @@ impl State {
             Command::LiveRoutes(routes) => self.change_live_routes(routes),
             Command::Expand => self.expand(out),
             Command::Registry(change) => self.change_registry(change, out),
+            Command::Plane(change) => self.change_plane(change, out),
             Command::ForgetRoutes { node, generation } => self.forget_live_routes(*node, *generation),
             Command::Claim(claim) => self.claim(claim, out),
             Command::Release(release) => self.release(release, out),
@@ -147,6 +167,13 @@ impl State {
             Command::ReleaseReceived { key, epoch, packet_id } => self.release_received(key, *epoch, *packet_id),
             Command::Settle(settlements) => self.settle(settlements),
             Command::ReplayRetained(replay) => self.replay_retained(replay, out),
+            Command::EndSession { key, epoch, reason } => {
+                if self.current(key, *epoch).is_none() {
+                    return Outcome::Stale;
+                }
+                self.revoke_session(key, *reason, out);
+                Outcome::Done
+            }
             Command::FireWill { key, epoch } | Command::ExpireSession { key, epoch } => self.elapse(key, *epoch, out),
             Command::SetLimits(limits) => {
                 self.kept.limits = *limits;
@@ -257,9 +284,10 @@ impl State {
     /// The state of a snapshot, with routes and timers built anew.
     #[must_use]
     pub fn restore(snapshot: Snapshot) -> State {
-        let mut state =
-            State { kept: snapshot, routes: Trie::default(), live: Trie::default(), timers: Timers::default() };
+        let (routes, live) = (Trie::default(), Trie::default());
+        let mut state = State { kept: snapshot, routes, live, timers: Timers::default(), seats: Seats::default() };
         for (key, session) in state.kept.sessions.iter() {
+            state.seats.add(key);
             state.timers.add(session.slot(), key.clone());
             for (filter, route) in session.routes() {
                 state.routes.insert(filter, RouteKey::Session(key.clone()), route);
@@ -339,6 +367,12 @@ impl State {
         &self.kept.registry
     }
 
+    /// Messages to devices, batch tasks, and backlogs of rules.
+    #[must_use]
+    pub fn plane(&self) -> &Plane {
+        &self.kept.plane
+    }
+
     #[must_use]
     pub fn session_count(&self) -> usize {
         self.kept.sessions.size()
@@ -348,6 +382,12 @@ impl State {
     pub fn session(&self, key: &SessionKey) -> Option<SessionView> {
         let session = self.kept.sessions.get(key)?;
         Some(session.view(self.owner(session)))
+    }
+
+    /// All sessions as they are now, for whoever looks at each of them: in O(1).
+    #[must_use]
+    pub fn census(&self) -> Census {
+        Census(self.kept.sessions.clone())
     }
 
     /// The session's filters; empty if there is no such session.
@@ -394,6 +434,7 @@ impl Snapshot {
             retained_due: RedBlackTreeMapSync::new_sync(),
             expansions: Expansions::default(),
             registry: Registry::default(),
+            plane: Plane::default(),
             ledger: Ledger::default(),
         }
     }
@@ -410,6 +451,7 @@ impl PartialEq for Snapshot {
             && self.retained_due == other.retained_due
             && self.expansions == other.expansions
             && self.registry == other.registry
+            && self.plane == other.plane
             && self.ledger == other.ledger
             && retain::equal(&self.retained, &other.retained)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fulmar_mqtt::{QoS, TopicFilter};
+use fulmar_mqtt::{QoS, ReasonCode, TopicFilter};
 
 use super::command::{Owner, Subscription, Will};
 use super::queue::Queue;
@@ -29,6 +29,8 @@ pub(super) struct Session {
     pub(super) place: Place,
     /// Seconds that it outlives its connection; 0 makes it a clean one.
     pub(super) expiry_s: u32,
+    /// Why the connection of this epoch is to be closed, if it is.
+    pub(super) cut: Option<ReasonCode>,
     /// The will that has not fired.
     pub(super) will: Option<Arc<Will>>,
     /// Sorted by filter.
@@ -51,6 +53,8 @@ struct Depot {
 pub struct SessionView {
     /// Who holds its connection, if anybody alive does.
     pub owner: Option<Owner>,
+    /// Why the owner has no right to go on, if it has none.
+    pub cut: Option<ReasonCode>,
     pub epoch: Epoch,
     /// Seconds that it outlives its connection; 0 makes it a clean one.
     pub expiry_s: u32,
@@ -68,12 +72,12 @@ pub struct SessionView {
 impl Session {
     pub(super) fn new(epoch: Epoch, node: NodeId, generation: Generation, expiry_s: u32) -> Session {
         let place = Place::Owned { node, generation };
-        Session { epoch, place, expiry_s, will: None, subscriptions: None, depot: None }
+        Session { epoch, place, expiry_s, cut: None, will: None, subscriptions: None, depot: None }
     }
 
     /// A session of a snapshot, without what [`Session::refill`] brings.
     pub(super) fn restored(epoch: Epoch, place: Place, expiry_s: u32, will: Option<Arc<Will>>) -> Session {
-        Session { epoch, place, expiry_s, will, subscriptions: None, depot: None }
+        Session { epoch, place, expiry_s, cut: None, will, subscriptions: None, depot: None }
     }
 
     /// Subscriptions sorted by filter; a queue, and the sorted packet ids of its receive set.
@@ -214,6 +218,7 @@ impl Session {
         let queue = self.queue();
         SessionView {
             owner,
+            cut: self.cut,
             epoch: self.epoch,
             expiry_s: self.expiry_s,
             ends_at: self.ends_at(),

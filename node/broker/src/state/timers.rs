@@ -102,6 +102,8 @@ impl State {
         }
         let late = self.kept.registry.due(now.0, most - commands.len());
         commands.extend(late.into_iter().map(|change| Command::Registry(Box::new(change))));
+        let late = self.kept.plane.due(now, most - commands.len());
+        commands.extend(late.into_iter().map(|change| Command::Plane(Box::new(change))));
         commands
     }
 
@@ -115,7 +117,7 @@ impl State {
         let session = self.timers.due.keys().next().map(|(at, _)| *at);
         let retained = self.kept.retained_due.first().map(|((at, _), ())| *at);
         let device = self.kept.registry.next_due().map(LogTime);
-        session.into_iter().chain(retained).chain(device).min()
+        session.into_iter().chain(retained).chain(device).chain(self.kept.plane.next_due()).min()
     }
 }
 

@@ -11,9 +11,10 @@ use fulmar_mqtt::packet::{Connect, ConnectProperties, Version};
 use fulmar_mqtt::{QoS, TopicFilter, TopicName};
 
 use super::{Answers, Publishing, Subscribing, Uplink};
+use crate::event::Subject;
 use crate::registry::{
-    App, Auth, AuthKind, Authority, Change, Device, Expect, Product, Record, Registry, SensoroApp, TopicAccess,
-    TopicClass,
+    AccessCode, App, Auth, AuthKind, Authority, Change, Channel, Device, Expect, Guarantee, Product, Record, Registry,
+    Rule, RuleAction, SensoroApp, TopicAccess, TopicClass,
 };
 use crate::{
     Access, Admission, ConnectRequest, Dialect, Generic, GenericOptions, Platform, Refusal, Secret, Settings, Shown,
@@ -80,7 +81,7 @@ pub(crate) fn device(product: &str, name: &str, secret: &str) -> Device {
 
 /// Huawei: product `prod1` with `prod1_node1` and its sub-device `prod1_sub1`, and `prod1_node2`; `prod1_x509` with a
 /// certificate. Tencent: product `ABCDE12345` with `dev001` and `dev002`. Aliyun: product `a1B2c3D4e5F` with
-/// `sensor-001`. Sensoro: AppID `foobar`. Authorities: `any`, and `of prod1`.
+/// `sensor-001`. Sensoro: AppID `foobar`. Authorities: `any`, and `of prod1`. A rule that pushes to `app/t1`.
 pub(crate) fn registry() -> Registry {
     let mut registry = Registry::default();
     let app = App { id: "app".into(), name: "app".into(), default: true, created_ms: NOW_MS };
@@ -132,7 +133,52 @@ pub(crate) fn registry() -> Registry {
         created_ms: NOW_MS,
     };
     put(&mut registry, Record::SensoroApp(Arc::new(app)));
+    for (kind, (access_key, code)) in [("MQTT", APPLICATION), ("AMQP", ("amqpkey1", APPLICATION.1))] {
+        let code = AccessCode {
+            kind: kind.into(),
+            access_key: access_key.into(),
+            access_code: Secret::new(code),
+            created_ms: NOW_MS,
+        };
+        put(&mut registry, Record::AccessCode(Arc::new(code)));
+    }
+    let rule = Rule {
+        id: "rule".into(),
+        name: "rule".into(),
+        description: "".into(),
+        subject: Subject::PropertyReport,
+        app_id: "".into(),
+        select: "".into(),
+        filter: "".into(),
+        active: false,
+        guarantee: Guarantee::Live,
+        created_ms: NOW_MS,
+    };
+    put(&mut registry, Record::Rule(Arc::new(rule)));
+    push_action(&mut registry, "1", "app/t1");
     registry
+}
+
+/// Access key and code of the application.
+pub(crate) const APPLICATION: (&str, &str) = ("appkey01", "APPCODEAPPCODEAPPCODE");
+
+/// Puts an action that pushes to a topic; its id is `action {number}`.
+pub(crate) fn push_action(registry: &mut Registry, number: &str, topic: &str) {
+    let action = RuleAction {
+        id: format!("action {number}").into(),
+        rule_id: "rule".into(),
+        app_id: "".into(),
+        channel: Channel::MqttForwarding,
+        detail: serde_json::json!({"mqtt_forwarding": {"topic": topic}}).to_string().into(),
+        created_ms: NOW_MS,
+    };
+    put(registry, Record::RuleAction(Arc::new(action)));
+}
+
+/// A client that presents it, rightly and in time.
+pub(crate) fn application(client_id: &str) -> Client {
+    let (access_key, code) = APPLICATION;
+    Client::new(client_id, &format!("accessKey={access_key}|timestamp={NOW_MS}|instanceId="), code)
 }
 
 pub(crate) fn certificate_only() -> Auth {
@@ -198,6 +244,13 @@ impl Client {
             rules: Vec::new(),
             default: Access::Allow,
         });
+        let platform = Platform::new(generic, Settings::default());
+        let right = |hash: &str, password: &[u8]| hash.as_bytes() == password;
+        self.with_request(|request| platform.admit(request, registry, accepted).settle(right))
+    }
+
+    /// What becomes of its CONNECT.
+    pub(crate) fn with_request<T>(&self, take: impl FnOnce(&ConnectRequest<'_>) -> T) -> T {
         let connect = Connect {
             version: self.version,
             clean_start: true,
@@ -208,7 +261,7 @@ impl Client {
             password: self.password.as_ref().map(|password| Bytes::from(password.clone())),
             properties: ConnectProperties::default(),
         };
-        let request = ConnectRequest {
+        take(&ConnectRequest {
             connect: &connect,
             client_id: &self.client_id,
             peer: SocketAddr::from(([192, 0, 2, 1], 4711)),
@@ -217,9 +270,7 @@ impl Client {
             certificate: self.shown.as_ref(),
             now_ms: self.now_ms,
             entropy: [7; 32],
-        };
-        let platform = Platform::new(generic, Settings::default());
-        platform.admit(&request, registry, accepted).settle(|hash, password| hash.as_bytes() == password)
+        })
     }
 
     /// The dialect that it is let in as, or the code of CONNACK in MQTT 3.x.

@@ -1,7 +1,7 @@
 //! Devices of every dialect against the topics of every other.
 
 use super::Publishing;
-use super::fixture::{Client, may_subscribe, publishing, registry};
+use super::fixture::{Client, application, may_subscribe, publishing, registry};
 use crate::{Admission, Dialect};
 
 /// Two devices of each dialect, of which the first is let in, and topics of theirs: what they say, what they are told.
@@ -101,6 +101,31 @@ fn nobody_speaks_or_listens_elsewhere() {
             ["#", "+/#", "/#", "/+/#", "+/+/data", "/+/+/user/update", "$oc/#", "$oc/devices/+/#", "$sys/#", "$SYS/#"];
         for filter in wild {
             assert!(!may_subscribe(admission, filter), "{} to {filter}", admission.dialect);
+        }
+    }
+}
+
+/// What rules push is heard by applications only, and said by nobody but the router; an application says nothing at all.
+#[test]
+fn what_rules_push_is_between_the_router_and_applications() {
+    let registry = registry();
+    let ann = Client::new("backend", "ann", "ann's").admit(&registry).expect("is let in");
+    let others = devices().into_iter().map(|(_, client, ..)| client.admit(&registry).expect("is let in"));
+    for admission in others.chain([ann]) {
+        let by = admission.dialect;
+        for filter in
+            ["$push/#", "$push/app/t1", "$push/+/t1", "$push", "$share/g/$push/#", "$share/appkey01/$push/app/t1"]
+        {
+            assert!(!may_subscribe(&admission, filter), "{by} to {filter}");
+        }
+        assert_eq!(publishing(&admission, "$push/app/t1"), Publishing::Deny, "{by}");
+    }
+    let application = application("1").admit(&registry).expect("is let in");
+    for (_, _, [own, other], topics) in devices() {
+        for topic in topics.iter().flat_map(|topic| [own, other].map(|of| topic.replace("{}", of))) {
+            assert_eq!(publishing(&application, &topic), Publishing::Close, "{topic}");
+            let filter = fulmar_mqtt::TopicFilter::new(topic.clone()).expect("a filter");
+            assert_eq!(application.voice.subscribing(&filter), crate::Subscribing::Deny, "{topic}");
         }
     }
 }

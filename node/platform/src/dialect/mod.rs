@@ -1,8 +1,10 @@
 //! Dialects: the rules by which a client speaks and authenticates. Each is a set of pure functions behind [`Voice`].
 
 pub mod aliyun;
+pub mod application;
+pub mod call;
 mod certificate;
-mod classes;
+pub(crate) mod classes;
 pub mod crypto;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -10,6 +12,9 @@ pub mod huawei;
 #[cfg(test)]
 mod matrix;
 pub mod sensoro;
+pub mod shadow;
+#[cfg(test)]
+mod shadow_tests;
 pub(crate) mod spaces;
 pub mod tencent;
 pub mod time;
@@ -22,7 +27,7 @@ use bytestring::ByteString;
 use fulmar_mqtt::packet::OversizePolicy;
 use fulmar_mqtt::{QoS, ReasonCode, TopicFilter, TopicName};
 
-use crate::registry::{Change, Device, Registry};
+use crate::registry::{Change, Device, Registry, Rejection};
 use crate::{Admission, ConnectRequest, Manners, Refusal, TENANT};
 
 /// The rules by which a client speaks and authenticates.
@@ -34,11 +39,13 @@ pub enum Dialect {
     Aliyun,
     Tencent,
     Sensoro,
+    /// Applications that take what rules push.
+    Application,
 }
 
 impl Dialect {
-    pub const ALL: [Dialect; 5] =
-        [Dialect::Generic, Dialect::Huawei, Dialect::Aliyun, Dialect::Tencent, Dialect::Sensoro];
+    pub const ALL: [Dialect; 6] =
+        [Dialect::Generic, Dialect::Huawei, Dialect::Aliyun, Dialect::Tencent, Dialect::Sensoro, Dialect::Application];
 
     /// As session keys, logs, metrics and the configuration name it.
     #[must_use]
@@ -49,12 +56,24 @@ impl Dialect {
             Dialect::Aliyun => "aliyun",
             Dialect::Tencent => "tencent",
             Dialect::Sensoro => "sensoro",
+            Dialect::Application => "application",
         }
     }
 
     #[must_use]
     pub fn parse(name: &str) -> Option<Dialect> {
         Dialect::ALL.into_iter().find(|dialect| dialect.as_str() == name)
+    }
+
+    /// Bytes of a packet that a device of this dialect takes, if the dialect says.
+    #[must_use]
+    pub fn packet_bytes_max(self) -> Option<u32> {
+        match self {
+            Dialect::Huawei => Some(huawei::PACKET_BYTES_MAX),
+            Dialect::Aliyun => Some(aliyun::PACKET_BYTES_MAX),
+            Dialect::Tencent => Some(tencent::PACKET_BYTES_MAX),
+            Dialect::Generic | Dialect::Sensoro | Dialect::Application => None,
+        }
     }
 
     /// Whether its clients are devices of the registry, so that their sessions say who is online.
@@ -118,6 +137,8 @@ pub enum Publishing {
     Platform,
     /// It is dropped and acknowledged (in MQTT 5 as not authorized), logged and counted.
     Deny,
+    /// As [`Publishing::Deny`], and the connection ends without an acknowledgement.
+    Close,
 }
 
 /// What becomes of a filter in SUBSCRIBE.
@@ -159,8 +180,50 @@ pub struct Answers {
     pub reports: Vec<Report>,
     /// Committed in the registry; nobody waits for it.
     pub changes: Vec<Change>,
+    /// Committed in the registry, and answered by what they come to.
+    pub asked: Vec<Asked>,
+    /// The shadow is changed by what was asked: the reports are not put into it once more.
+    pub shadowed: bool,
     /// Why it could not be read, for the log.
     pub problem: Option<&'static str>,
+}
+
+/// Changes of the registry that a device has asked for, and how it is answered.
+pub struct Asked {
+    pub changes: Vec<Change>,
+    reply: Box<Replying>,
+}
+
+/// Makes the answer, of what became of each change.
+type Replying = dyn FnOnce(&[Result<(), Rejection>]) -> Vec<Downlink> + Send;
+
+impl Asked {
+    /// The answer, once each change has come to something, in their order.
+    #[must_use]
+    pub fn reply(self, outcomes: &[Result<(), Rejection>]) -> Vec<Downlink> {
+        (self.reply)(outcomes)
+    }
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked").field("changes", &self.changes).finish_non_exhaustive()
+    }
+}
+
+impl Answers {
+    /// Has changes committed, and answers then; at once where there are none.
+    pub(crate) fn ask(
+        &mut self,
+        changes: Vec<Change>,
+        reply: impl FnOnce(&[Result<(), Rejection>]) -> Vec<Downlink> + Send + 'static,
+    ) {
+        if changes.is_empty() {
+            self.downlinks.extend(reply(&[]));
+        } else {
+            self.asked.push(Asked { changes, reply: Box::new(reply) });
+        }
+    }
 }
 
 /// What a device has told, whatever its dialect.
@@ -205,6 +268,8 @@ pub(crate) fn uuid(mut entropy: [u8; 16]) -> String {
 pub struct HttpAnswer {
     /// JSON, compact.
     pub body: String,
+    /// Whether it was given what it asked for.
+    pub granted: bool,
     /// To be committed before it is sent.
     pub changes: Vec<Change>,
 }
@@ -215,6 +280,30 @@ pub trait Voice: fmt::Debug + Send + Sync {
 
     /// `filter` is whole, with its `$share/{name}/` if it has one.
     fn subscribing(&self, filter: &TopicFilter) -> Subscribing;
+
+    /// The filter under which the router knows one that was granted; `None`: itself. With [`Manners::topic_prefix`] it
+    /// keeps topics apart that clients need not tell apart.
+    fn routed(&self, filter: &TopicFilter) -> Option<TopicFilter> {
+        let _ = filter;
+        None
+    }
+
+    /// The voice as of a later registry, asked for before each SUBSCRIBE; `None`: it does not change.
+    fn renewed(&self, registry: &Registry) -> Option<Arc<dyn Voice>> {
+        let _ = registry;
+        None
+    }
+
+    /// Whether it has begun to speak for devices beside its own. Then [`Voice::stands`] is asked of what it publishes.
+    fn speaks_for_others(&self) -> bool {
+        false
+    }
+
+    /// Whether a publish to this topic, which was found to be routed, still is by what has become of its device.
+    fn stands(&self, topic: &TopicName, registry: &Registry) -> bool {
+        let _ = (topic, registry);
+        true
+    }
 
     /// With which QoS the platform's own messages on this topic go to the client if it has not subscribed to it; `None`:
     /// then they do not.

@@ -48,6 +48,20 @@ pub fn iso_ms(ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{rest:03}Z")
 }
 
+/// Milliseconds since 1970 of a time as [`compact`] or [`iso_ms`] writes it; `None` if it is neither.
+#[must_use]
+pub fn parse_iso_ms(text: &str) -> Option<u64> {
+    let (seconds, ms) = match text.len() {
+        24 => {
+            let (whole, rest) = text.split_once('.')?;
+            let rest = rest.strip_suffix('Z').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+            (format!("{}Z", whole.replace(['-', ':'], "")), rest.parse::<u64>().ok()?)
+        }
+        _ => (text.to_owned(), 0),
+    };
+    parse_compact(&seconds).map(|seconds| seconds * 1000 + ms)
+}
+
 /// Seconds since 1970 of a time as [`compact`] writes it; `None` if it is none.
 #[must_use]
 pub fn parse_compact(text: &str) -> Option<u64> {
@@ -82,10 +96,15 @@ mod tests {
         ] {
             assert_eq!((compact(ms), iso_ms(ms)), (text.to_owned(), iso.to_owned()));
             assert_eq!(parse_compact(text), Some(ms / 1000));
+            assert_eq!((parse_iso_ms(text), parse_iso_ms(iso)), (Some(ms / 1000 * 1000), Some(ms)));
             assert_eq!(hour(ms), text.replace('T', "").chars().take(10).collect::<String>());
         }
         for none in ["", "20151212", "20151312T121212Z", "20150229T000000Z", "20151212T241212Z", "2015121éT12121Z"] {
             assert_eq!(parse_compact(none), None, "{none}");
+            assert_eq!(parse_iso_ms(none), None, "{none}");
+        }
+        for none in ["2015-12-12T12:12:12.8x5Z", "2015-12-12T12:12:12.8151", "2015-12-12 12:12:12.815Z"] {
+            assert_eq!(parse_iso_ms(none), None, "{none}");
         }
     }
 }

@@ -4,21 +4,25 @@ use std::sync::Arc;
 
 use super::{ById, Change, Changed, Device, Event, Expect, Kept, Kind, ObjectId, Record, Registry, Rejection, Shelf};
 
+/// Sub-devices right behind one gateway: what its connection comes to is applied for all of them at once.
+const SUB_DEVICES_MAX: u32 = 5_000;
+
 /// Records of each kind; a change that would go above is rejected as [`Rejection::Full`].
 pub const DEVICES_MAX: usize = 2_000_000;
 pub const PRODUCTS_MAX: usize = 100_000;
-/// Apps, users, access keys, access codes, authorities, Sensoro apps: of each.
+/// Apps, users, access keys, access codes, authorities, Sensoro apps, rules, actions: of each.
 pub const OTHERS_MAX: usize = 10_000;
 
 /// What may refer to others.
-const REFERRING: [Kind; 4] = [Kind::Product, Kind::Device, Kind::AccessKey, Kind::Authority];
+const REFERRING: [Kind; 6] =
+    [Kind::Product, Kind::Device, Kind::AccessKey, Kind::Authority, Kind::Rule, Kind::RuleAction];
 
 impl Registry {
     /// Applies one change at a log time in milliseconds. What happened is appended to `events`.
     ///
-    /// What a record refers to must be there (an app; a product; a gateway, a user where named), and what is referred to
+    /// What a record refers to must be there (an app; a product; a gateway, a user where named; a rule), and what is referred to
     /// cannot be deleted. A device keeps its product and node id, a product its dialect, an app whether it is the default
-    /// one: another is a [`Rejection::Conflict`]. Ids of products are unique also where case does not count, as in host
+    /// one, a rule its subject, an action its rule: another is a [`Rejection::Conflict`]. Ids of products are unique also where case does not count, as in host
     /// names; names of devices are unique within their product. Sub-devices are at most two levels below a device that
     /// connects itself, and a device that has sub-devices does not move to another gateway.
     ///
@@ -32,10 +36,25 @@ impl Registry {
                 Ok(Changed { revision: self.last, oid: ObjectId::default() })
             }
             Change::Put { record, expect } => self.put(record, *expect, now_ms, events),
-            Change::Delete { kind, id, expect } => self.delete(*kind, id, *expect, events),
+            Change::Shadow { device, change } => self.change_shadow(device, change, now_ms, events),
+            Change::Tell { device, downlink } => {
+                let top = self.connected_through(device).and_then(|top| self.device(top));
+                let (kept, _) = self.device(device).ok_or(Rejection::Missing)?;
+                if !top.is_some_and(|(_, presence)| presence.online) {
+                    return Err(Rejection::Conflict);
+                }
+                events.push(Event::Told(Arc::clone(&kept.record), downlink.clone()));
+                Ok(Changed { revision: kept.revision, oid: kept.oid })
+            }
+            Change::SubDevice { device, epoch, online } => self.sub_device(device, *epoch, *online, now_ms, events),
+            Change::Delete { kind, id, expect } => self.delete(*kind, id, *expect, now_ms, events),
             Change::Disconnect { device } => {
                 self.find(Kind::Device, device).map(|(changed, _)| changed).ok_or(Rejection::Missing)
             }
+            Change::DisconnectApplication { access_key } => match self.access_code_by_key(access_key) {
+                Some(_) => Err(Rejection::Conflict),
+                None => Ok(Changed { revision: self.last, oid: ObjectId::default() }),
+            },
         }
     }
 
@@ -53,7 +72,9 @@ impl Registry {
         if let Some((missing, _)) = record.references().find(|(kind, id)| self.find(*kind, id).is_none()) {
             return Err(Rejection::Dangling(missing));
         }
-        if before.is_none() && self.count(kind) >= most(kind) {
+        let joins = joined_gateway(before.map(|(_, record)| record), record);
+        let crowded = joins.is_some_and(|gateway| self.uses(Kind::Device, gateway, Kind::Device) >= SUB_DEVICES_MAX);
+        if crowded || (before.is_none() && self.count(kind) >= most(kind)) {
             return Err(Rejection::Full);
         }
         self.last += 1;
@@ -61,13 +82,20 @@ impl Registry {
         let oid = before.map_or_else(|| ObjectId::new(seconds, self.last), |(changed, _)| changed.oid);
         let changed = Changed { revision: self.last, oid };
         let timed = timed(before.map(|(_, record)| record), Some(record));
-        self.untime(&timed);
+        let leaves = before.is_some_and(|(_, before)| self.leaves_gateway(before, record));
+        let idle = self.untime(&timed);
         if let Some((_, before)) = before {
             self.refer(before, false);
+            self.place(before, oid, false);
         }
         self.refer(record, true);
         self.file(record, changed);
-        self.time(&timed);
+        self.place(record, oid, true);
+        self.time(&timed, &idle, now_ms);
+        if leaves {
+            // The gateway that has said that it is there says nothing of it any more.
+            self.gone(record.id(), now_ms, events);
+        }
         if told(kind) {
             events.push(match before {
                 Some(_) => Event::Updated(record.clone()),
@@ -77,7 +105,14 @@ impl Registry {
         Ok(changed)
     }
 
-    fn delete(&mut self, kind: Kind, id: &str, expect: Expect, events: &mut Vec<Event>) -> Result<Changed, Rejection> {
+    fn delete(
+        &mut self,
+        kind: Kind,
+        id: &str,
+        expect: Expect,
+        now_ms: u64,
+        events: &mut Vec<Event>,
+    ) -> Result<Changed, Rejection> {
         let (changed, record) = self.find(kind, id).ok_or(Rejection::Missing)?;
         expected(expect, Some(changed.revision))?;
         if let Some(by) = REFERRING.into_iter().find(|by| self.uses(kind, id, *by) > 0) {
@@ -87,10 +122,11 @@ impl Registry {
             return Err(Rejection::InUse(Kind::App));
         }
         let timed = timed(Some(&record), None);
-        self.untime(&timed);
+        let idle = self.untime(&timed);
         self.refer(&record, false);
+        self.place(&record, changed.oid, false);
         self.unfile(&record, changed.oid);
-        self.time(&timed);
+        self.time(&timed, &idle, now_ms);
         if told(kind) {
             events.push(Event::Deleted(record));
         }
@@ -104,6 +140,10 @@ impl Registry {
             (Record::App(app), Some(Record::App(before))) if app.default != before.default => conflict,
             (Record::App(app), None) if app.default && self.default_app.is_some() => exists,
             (Record::Product(product), Some(Record::Product(before))) if product.dialect != before.dialect => conflict,
+            (Record::Rule(rule), Some(Record::Rule(before))) if rule.subject != before.subject => conflict,
+            (Record::RuleAction(action), Some(Record::RuleAction(before))) if action.rule_id != before.rule_id => {
+                conflict
+            }
             (Record::Product(product), None) if self.product_by_label(&product.id).is_some() => exists,
             (Record::Device(device), Some(Record::Device(before))) => {
                 if device.product_id != before.product_id || device.node_id != before.node_id {
@@ -153,6 +193,8 @@ impl Registry {
             Kind::AccessCode => on(&self.access_codes, id, Record::AccessCode),
             Kind::Authority => on(&self.authorities, id, Record::Authority),
             Kind::SensoroApp => on(&self.sensoro_apps, id, Record::SensoroApp),
+            Kind::Rule => on(&self.rules, id, Record::Rule),
+            Kind::RuleAction => on(&self.rule_actions, id, Record::RuleAction),
         }
     }
 
@@ -166,6 +208,8 @@ impl Registry {
             Kind::AccessCode => self.access_codes.size(),
             Kind::Authority => self.authorities.size(),
             Kind::SensoroApp => self.sensoro_apps.size(),
+            Kind::Rule => self.rules.size(),
+            Kind::RuleAction => self.rule_actions.size(),
         }
     }
 
@@ -201,6 +245,14 @@ impl Registry {
             Record::AccessCode(code) => on(&mut self.access_codes, id, code, changed),
             Record::Authority(authority) => on(&mut self.authorities, id, authority, changed),
             Record::SensoroApp(app) => on(&mut self.sensoro_apps, id, app, changed),
+            Record::Rule(rule) => on(&mut self.rules, id, rule, changed),
+            Record::RuleAction(action) => {
+                if let Some(before) = self.rule_actions.get(id).map(|kept| kept.record.clone()) {
+                    self.note_push_topic(&before, false);
+                }
+                self.note_push_topic(action, true);
+                on(&mut self.rule_actions, id, action, changed);
+            }
         }
     }
 
@@ -215,6 +267,7 @@ impl Registry {
             Record::Device(device) => {
                 self.forget_client(id);
                 self.devices_by_age.remove_mut(&oid);
+                self.shadows.remove_mut(&oid);
                 if !says_its_name(device) {
                     self.named_otherwise.remove_mut(&(device.product_id.clone(), device.node_id.clone()));
                 }
@@ -225,6 +278,11 @@ impl Registry {
             Record::AccessCode(_) => self.access_codes.remove_mut(id),
             Record::Authority(_) => self.authorities.remove_mut(id),
             Record::SensoroApp(_) => self.sensoro_apps.remove_mut(id),
+            Record::Rule(_) => self.rules.remove_mut(id),
+            Record::RuleAction(action) => {
+                self.note_push_topic(action, false);
+                self.rule_actions.remove_mut(id)
+            }
         };
     }
 
@@ -242,22 +300,62 @@ impl Registry {
         }
     }
 
+    /// Whether a device changes its gateway, and is there by what the old one says.
+    fn leaves_gateway(&self, before: &Record, after: &Record) -> bool {
+        let (Record::Device(before), Record::Device(after)) = (before, after) else { return false };
+        let epoch = |id: &str| self.device(id).map(|(_, presence)| presence.epoch);
+        before.gateway_id != after.gateway_id
+            && !before.gateway_id.is_empty()
+            && self.connected_through(&before.id).and_then(epoch) == epoch(&before.id)
+    }
+
+    /// Notes behind which gateway a device is, or that it is there no more.
+    pub(super) fn place(&mut self, record: &Record, oid: ObjectId, there: bool) {
+        let Record::Device(device) = record else { return };
+        if device.gateway_id.is_empty() {
+            return;
+        }
+        let mut below = self.below.get(&device.gateway_id).cloned().unwrap_or_default();
+        if there {
+            below.insert_mut(oid, ());
+        } else {
+            below.remove_mut(&oid);
+        }
+        if below.is_empty() {
+            self.below.remove_mut(&device.gateway_id);
+        } else {
+            self.below.insert_mut(device.gateway_id.clone(), below);
+        }
+    }
+
     /// The first kind of which something is referred to that is not there.
     pub(super) fn dangling(&self) -> Option<(Kind, &str)> {
         let missing = self.uses.keys().filter(|(kind, id, _)| self.find(*kind, id).is_none());
         missing.map(|(kind, id, _)| (*kind, &**id)).min()
     }
 
-    fn untime(&mut self, devices: &[Box<str>]) {
+    /// Gives those that were there and had no time to connect by.
+    fn untime(&mut self, devices: &[Box<str>]) -> Vec<Box<str>> {
+        let mut idle = Vec::new();
         for id in devices {
             if let Some(slot) = self.slot(id) {
                 self.due.remove_mut(&slot);
+            } else if self.devices.contains_key(&**id) {
+                idle.push(id.clone());
             }
         }
+        idle
     }
 
-    fn time(&mut self, devices: &[Box<str>]) {
+    /// The time of those that had none until now, `idle`, begins now: they may have been there for long.
+    fn time(&mut self, devices: &[Box<str>], idle: &[Box<str>], now_ms: u64) {
         for id in devices {
+            if idle.contains(id)
+                && self.slot(id).is_some()
+                && let Some((_, presence)) = self.devices.get_mut(&**id)
+            {
+                presence.changed_ms = now_ms;
+            }
             if let Some(slot) = self.slot(id) {
                 self.due.insert_mut(slot, ());
             }
@@ -274,9 +372,9 @@ fn timed(before: Option<&Record>, after: Option<&Record>) -> Vec<Box<str>> {
     devices.flatten().filter(|id| !id.is_empty()).collect()
 }
 
-/// Whether others are told what becomes of records of a kind. Secrets must not travel.
+/// Whether others on this node are told what becomes of records of a kind.
 fn told(kind: Kind) -> bool {
-    matches!(kind, Kind::App | Kind::Product | Kind::Device)
+    matches!(kind, Kind::App | Kind::Product | Kind::Device | Kind::Rule | Kind::RuleAction)
 }
 
 fn expected(expect: Expect, revision: Option<u64>) -> Result<(), Rejection> {
@@ -300,4 +398,14 @@ fn most(kind: Kind) -> usize {
 fn says_its_name(device: &Device) -> bool {
     let rest = device.id.strip_prefix(&*device.product_id).and_then(|rest| rest.strip_prefix('_'));
     rest == Some(&*device.node_id)
+}
+
+/// The gateway that a device comes behind by a change.
+fn joined_gateway<'a>(before: Option<&Record>, record: &'a Record) -> Option<&'a str> {
+    let gateway = |record: &'a Record| match record {
+        Record::Device(device) if !device.gateway_id.is_empty() => Some(&*device.gateway_id),
+        _ => None,
+    };
+    let stays = matches!((before, record), (Some(Record::Device(before)), Record::Device(now)) if before.gateway_id == now.gateway_id);
+    gateway(record).filter(|_| !stays)
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::ObjectId;
-use super::model::{AccessCode, AccessKey, App, Authority, Device, Product, SensoroApp, User};
-use crate::{Dialect, Secret};
+use super::model::{AccessCode, AccessKey, App, Authority, Device, Product, Rule, RuleAction, SensoroApp, User};
+use super::{Patch, ShadowChange, ShadowPart, Versioning};
+use crate::{Dialect, Downlink, Secret};
 
 /// A kind of record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,6 +18,8 @@ pub enum Kind {
     AccessCode,
     Authority,
     SensoroApp,
+    Rule,
+    RuleAction,
 }
 
 /// One record, whole.
@@ -30,6 +33,8 @@ pub enum Record {
     AccessCode(Arc<AccessCode>),
     Authority(Arc<Authority>),
     SensoroApp(Arc<SensoroApp>),
+    Rule(Arc<Rule>),
+    RuleAction(Arc<RuleAction>),
 }
 
 impl Record {
@@ -44,6 +49,8 @@ impl Record {
             Record::AccessCode(_) => Kind::AccessCode,
             Record::Authority(_) => Kind::Authority,
             Record::SensoroApp(_) => Kind::SensoroApp,
+            Record::Rule(_) => Kind::Rule,
+            Record::RuleAction(_) => Kind::RuleAction,
         }
     }
 
@@ -59,23 +66,28 @@ impl Record {
             Record::AccessCode(code) => &code.kind,
             Record::Authority(authority) => &authority.id,
             Record::SensoroApp(app) => &app.id,
+            Record::Rule(rule) => &rule.id,
+            Record::RuleAction(action) => &action.id,
         }
     }
 
     /// What must be there for it.
     pub(super) fn references(&self) -> impl Iterator<Item = (Kind, &str)> {
         match self {
-            Record::Product(product) => [Some((Kind::App, &*product.app_id)), None, None],
+            Record::Product(product) => [Some((Kind::App, &*product.app_id)), None, None, None],
             Record::Device(device) => [
                 Some((Kind::App, &*device.app_id)),
                 Some((Kind::Product, &*device.product_id)),
                 Some((Kind::Device, &*device.gateway_id)).filter(|(_, id)| !id.is_empty()),
+                Some((Kind::SensoroApp, &*device.sensoro_app_id)).filter(|(_, id)| !id.is_empty()),
             ],
-            Record::AccessKey(key) => [Some((Kind::User, &*key.user)), None, None],
+            Record::AccessKey(key) => [Some((Kind::User, &*key.user)), None, None, None],
             Record::Authority(authority) => {
-                [Some((Kind::Product, &*authority.product_id)).filter(|(_, id)| !id.is_empty()), None, None]
+                [Some((Kind::Product, &*authority.product_id)).filter(|(_, id)| !id.is_empty()), None, None, None]
             }
-            Record::App(_) | Record::User(_) | Record::AccessCode(_) | Record::SensoroApp(_) => [None; 3],
+            Record::Rule(rule) => [Some((Kind::App, &*rule.app_id)).filter(|(_, id)| !id.is_empty()), None, None, None],
+            Record::RuleAction(action) => [Some((Kind::Rule, &*action.rule_id)), None, None, None],
+            Record::App(_) | Record::User(_) | Record::AccessCode(_) | Record::SensoroApp(_) => [None; 4],
         }
         .into_iter()
         .flatten()
@@ -97,6 +109,10 @@ impl Record {
                 128 + authority.certificate_der.len() + key
             }
             Record::SensoroApp(app) => 128 + app.callback_url.len(),
+            Record::Rule(rule) => {
+                256 + rule.name.len() + rule.description.len() + rule.select.len() + rule.filter.len()
+            }
+            Record::RuleAction(action) => 192 + action.detail.len(),
             Record::App(_) | Record::User(_) | Record::AccessKey(_) | Record::AccessCode(_) => 256,
         }
     }
@@ -116,21 +132,66 @@ pub enum Change {
     /// rejected as [`Rejection::Exists`].
     Key(Secret),
     /// Adds a record, or replaces it whole. See [`super::Registry::apply`] for what may not change.
-    Put { record: Record, expect: Expect },
+    Put {
+        record: Record,
+        expect: Expect,
+    },
     /// A record that others refer to stays, and so does the default app.
-    Delete { kind: Kind, id: Box<str>, expect: Expect },
+    Delete {
+        kind: Kind,
+        id: Box<str>,
+        expect: Expect,
+    },
     /// Closes the connection of a device, if it has one.
-    Disconnect { device: Box<str> },
+    Disconnect {
+        device: Box<str>,
+    },
+    Shadow {
+        device: Box<str>,
+        change: ShadowChange,
+    },
+    /// Has the connection that a device is reached by send it something, once. Nothing is kept of it; a device that is
+    /// not connected is [`Rejection::Conflict`].
+    Tell {
+        device: Box<str>,
+        downlink: Downlink,
+    },
+    /// A gateway says whether a sub-device is there. It does so by the connection of this epoch, which must be the one
+    /// that the device at the top has, and is: otherwise [`Rejection::Conflict`]. Ends with the connection.
+    SubDevice {
+        device: Box<str>,
+        epoch: u64,
+        online: bool,
+    },
+    /// Closes the connections of applications with an access key that is void. Of one that is not, rejected as
+    /// [`Rejection::Conflict`].
+    DisconnectApplication {
+        access_key: Box<str>,
+    },
 }
 
 impl Change {
+    /// Whether it only puts into a shadow what a device has reported: nobody waits until all nodes know it.
+    #[must_use]
+    pub fn is_report(&self) -> bool {
+        let reported = |part: &ShadowPart| part.desired == Patch::Keep && part.version == Versioning::Keep;
+        matches!(self, Change::Shadow { change: ShadowChange::Update(parts), .. } if parts.iter().all(reported))
+    }
+
     /// Bytes that it takes in the log, roughly.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
             Change::Key(_) => 80,
             Change::Put { record, .. } => record.bytes(),
-            Change::Delete { id, .. } | Change::Disconnect { device: id } => id.len(),
+            Change::Shadow { device, change } => device.len() + change.bytes(),
+            Change::Tell { device, downlink } => {
+                32 + device.len() + downlink.topic.as_str().len() + downlink.payload.len()
+            }
+            Change::SubDevice { device, .. } => 16 + device.len(),
+            Change::Delete { id, .. }
+            | Change::Disconnect { device: id }
+            | Change::DisconnectApplication { access_key: id } => id.len(),
         }
     }
 }
@@ -161,15 +222,23 @@ pub enum Rejection {
     InUse(Kind),
     #[error("the registry is full")]
     Full,
+    /// A shadow would have more services or bytes than one may have.
+    #[error("would be too large")]
+    TooLarge,
 }
 
-/// What happened to a device, product or app: told to every node, in the order of the log.
+/// What happened to a device, product, app, rule or action: told to every node, in the order of the log.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     Created(Record),
     Updated(Record),
     Deleted(Record),
     Status(Status),
+    /// The shadow of the device has changed, or it has come behind its gateway, and something is desired that is not
+    /// reported so.
+    Desired(Arc<Device>),
+    /// The connection that the device is reached by is to send this.
+    Told(Arc<Device>, Downlink),
 }
 
 /// A device has come or gone. Of two of one device the one with the larger epoch is the newer; of one epoch, going.

@@ -1,6 +1,8 @@
 //! The registry taken apart into records, for a snapshot, and put together again. What is derived is not in them.
 
-use super::{Changed, Kept, Kind, ObjectId, Presence, Record, Registry, Shelf};
+use std::sync::Arc;
+
+use super::{Changed, Kept, Kind, ObjectId, Presence, Record, Registry, Shadow, Shelf};
 use crate::Secret;
 
 /// A record as a snapshot has it.
@@ -11,6 +13,8 @@ pub struct Filed {
     pub record: Record,
     /// Of a device; of nothing else.
     pub presence: Option<Presence>,
+    /// Of a device that has one.
+    pub shadow: Option<Arc<Shadow>>,
 }
 
 impl Registry {
@@ -22,13 +26,19 @@ impl Registry {
 
     /// Everything, ascending by kind, and within a kind by age.
     pub fn records(&self) -> impl Iterator<Item = Filed> {
-        fn of<T>(kept: &Kept<T>, record: impl Fn(std::sync::Arc<T>) -> Record, presence: Option<&Presence>) -> Filed {
+        fn of<T>(kept: &Kept<T>, record: impl Fn(Arc<T>) -> Record, presence: Option<&Presence>) -> Filed {
             let presence = presence.cloned();
-            Filed { oid: kept.oid, revision: kept.revision, record: record(kept.record.clone()), presence }
+            Filed {
+                oid: kept.oid,
+                revision: kept.revision,
+                record: record(kept.record.clone()),
+                presence,
+                shadow: None,
+            }
         }
         fn on<'a, T>(
             shelf: &'a Shelf<T>,
-            record: impl Fn(std::sync::Arc<T>) -> Record + Copy + 'a,
+            record: impl Fn(Arc<T>) -> Record + Copy + 'a,
         ) -> impl Iterator<Item = Filed> + 'a {
             let sorted = std::iter::once_with(move || {
                 let mut all: Vec<_> = shelf.values().collect();
@@ -40,12 +50,17 @@ impl Registry {
         let devices = self.devices_by_age.values().filter_map(|device| self.device(&device.id));
         on(&self.apps, Record::App)
             .chain(on(&self.products, Record::Product))
-            .chain(devices.map(|(device, presence)| of(device, Record::Device, Some(presence))))
+            .chain(devices.map(|(device, presence)| {
+                let shadow = self.shadows.get(&device.oid).cloned();
+                Filed { shadow, ..of(device, Record::Device, Some(presence)) }
+            }))
             .chain(on(&self.users, Record::User))
             .chain(on(&self.access_keys, Record::AccessKey))
             .chain(on(&self.access_codes, Record::AccessCode))
             .chain(on(&self.authorities, Record::Authority))
             .chain(on(&self.sensoro_apps, Record::SensoroApp))
+            .chain(on(&self.rules, Record::Rule))
+            .chain(on(&self.rule_actions, Record::RuleAction))
     }
 }
 
@@ -67,7 +82,7 @@ impl Restoring {
     /// # Errors
     /// A field that cannot be, and why.
     pub fn add(&mut self, filed: Filed) -> Result<(), (&'static str, String)> {
-        let Filed { oid, revision, record, presence } = filed;
+        let Filed { oid, revision, record, presence, shadow } = filed;
         let (kind, registry) = (record.kind(), &mut self.registry);
         if self.before.replace((kind, oid)).is_some_and(|before| before >= (kind, oid)) {
             return Err(("oid", format!("{oid} is not in order")));
@@ -81,8 +96,19 @@ impl Restoring {
         if presence.is_some() != (kind == Kind::Device) {
             return Err(("presence", "is there or not against the kind".to_owned()));
         }
+        if shadow.as_ref().is_some_and(|shadow| {
+            let ascending =
+                shadow.services.windows(2).all(|pair| pair.first().map(|s| &s.id) < pair.last().map(|s| &s.id));
+            kind != Kind::Device || !ascending || !shadow.fits()
+        }) {
+            return Err(("shadow", "is not of a device, or not as one may be".to_owned()));
+        }
         registry.refer(&record, true);
         registry.file(&record, Changed { revision, oid });
+        registry.place(&record, oid, true);
+        if let Some(shadow) = shadow {
+            registry.shadows.insert_mut(oid, shadow);
+        }
         let Record::Device(device) = &record else { return Ok(()) };
         let presence = presence.unwrap_or_default();
         if let Some(client_id) = presence.client_id.clone() {

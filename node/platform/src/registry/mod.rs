@@ -9,6 +9,8 @@ mod change;
 mod image;
 mod model;
 mod presence;
+mod push;
+mod shadow;
 #[cfg(test)]
 mod tests;
 
@@ -23,8 +25,14 @@ pub use apply::{DEVICES_MAX, OTHERS_MAX, PRODUCTS_MAX};
 pub use change::{Change, Changed, Event, Expect, Kind, Record, Rejection, Status};
 pub use image::{Filed, Restoring};
 pub use model::{
-    AccessCode, AccessKey, App, Auth, AuthKind, Authority, Device, Endpoint, Product, Registration, Role, SensoroApp,
-    TopicAccess, TopicClass, User,
+    AccessCode, AccessKey, App, Auth, AuthKind, Authority, Channel, Device, Endpoint, Guarantee, Product, Registration,
+    Role, Rule, RuleAction, SensoroApp, TopicAccess, TopicClass, User,
+};
+pub use push::PushTopics;
+
+pub use shadow::{
+    Patch, SHADOW_BYTES_MAX, SHADOW_DEPTH_MAX, SHADOW_SERVICE, SHADOW_SERVICE_BYTES_MAX, SHADOW_SERVICES_MAX, Section,
+    Shadow, ShadowChange, ShadowPart, ShadowService, Versioning, is_shallow,
 };
 
 use crate::{Dialect, Secret};
@@ -86,9 +94,9 @@ pub struct Kept<T> {
 pub struct Presence {
     /// When it first connected; 0: never.
     pub active_ms: u64,
-    /// When it last came or went.
+    /// When it last came or went; of one that has never connected, when its time to do so began, if not with its creation.
     pub changed_ms: u64,
-    /// Of its last connection.
+    /// Of its last connection; of a sub-device, that of the connection by which its gateway last said so.
     pub epoch: u64,
     pub online: bool,
     /// The client id that it is connected with, where another device with the same one pushes it out (Aliyun).
@@ -112,11 +120,17 @@ pub struct Registry {
     access_codes: Shelf<AccessCode>,
     authorities: Shelf<Authority>,
     sensoro_apps: Shelf<SensoroApp>,
+    rules: Shelf<Rule>,
+    rule_actions: Shelf<RuleAction>,
+    /// By the id of the device, which another device of its name will not have. Devices without one cost nothing.
+    shadows: HashTrieMapSync<ObjectId, Arc<Shadow>>,
 
     // Derived.
     default_app: Option<Box<str>>,
     /// How many records of the last kind refer to this one.
     uses: HashTrieMapSync<(Kind, Box<str>, Kind), u32>,
+    /// Sub-devices by the device that they are directly behind.
+    below: HashTrieMapSync<Box<str>, RedBlackTreeMapSync<ObjectId, ()>>,
     /// Ids of products in lower case, and as they are.
     labels: HashTrieMapSync<Box<str>, Box<str>>,
     devices_by_age: RedBlackTreeMapSync<ObjectId, Arc<Device>>,
@@ -124,6 +138,7 @@ pub struct Registry {
     named_otherwise: HashTrieMapSync<(Box<str>, Box<str>), Box<str>>,
     /// Connected devices with an exclusive client id: product, client id.
     clients: HashTrieMapSync<Box<str>, HashTrieMapSync<Arc<str>, ObjectId>>,
+    push_topics: PushTopics,
     /// Devices that have not connected yet and must, by when: milliseconds.
     due: RedBlackTreeMapSync<(u64, ObjectId), ()>,
 }
@@ -216,6 +231,23 @@ impl Registry {
         self.devices_by_age.get(&oid).and_then(|device| self.device(&device.id))
     }
 
+    /// The device whose connection a device is reached by: itself, or the gateway at the top of a sub-device. `None`:
+    /// there is no such device.
+    #[must_use]
+    pub fn connected_through<'a>(&'a self, id: &str) -> Option<&'a str> {
+        let mut device = &self.device(id)?.0.record;
+        while !device.gateway_id.is_empty() {
+            device = &self.device(&device.gateway_id)?.0.record;
+        }
+        Some(&device.id)
+    }
+
+    /// The devices directly behind a gateway, newest first, in as much time as there are.
+    pub fn sub_devices(&self, gateway: &str) -> impl Iterator<Item = (&Kept<Device>, &Presence)> {
+        let below = self.below.get(gateway).into_iter().flat_map(|below| below.keys().rev());
+        below.filter_map(|oid| self.device_by_oid(*oid))
+    }
+
     #[must_use]
     pub fn user(&self, name: &str) -> Option<&Kept<User>> {
         self.users.get(name)
@@ -251,6 +283,16 @@ impl Registry {
         self.sensoro_apps.get(id)
     }
 
+    #[must_use]
+    pub fn rule(&self, id: &str) -> Option<&Kept<Rule>> {
+        self.rules.get(id)
+    }
+
+    #[must_use]
+    pub fn rule_action(&self, id: &str) -> Option<&Kept<RuleAction>> {
+        self.rule_actions.get(id)
+    }
+
     /// The dialect of a device, by its product.
     #[must_use]
     pub fn dialect_of(&self, device: &Device) -> Option<Dialect> {
@@ -283,7 +325,15 @@ impl Registry {
         self.sensoro_apps.values()
     }
 
-    /// How many records of the kind `by` refer to this one: products and devices to an app; devices and authorities to a
+    pub fn rules(&self) -> impl Iterator<Item = &Kept<Rule>> {
+        self.rules.values()
+    }
+
+    pub fn rule_actions(&self) -> impl Iterator<Item = &Kept<RuleAction>> {
+        self.rule_actions.values()
+    }
+
+    /// How many records of the kind `by` refer to this one: products, devices and rules to an app; actions to a rule; devices and authorities to a
     /// product; sub-devices to a gateway (both are [`Kind::Device`]); access keys to a user. In O(1).
     #[must_use]
     pub fn uses(&self, kind: Kind, id: &str, by: Kind) -> u32 {

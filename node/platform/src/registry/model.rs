@@ -1,5 +1,6 @@
 //! What the registry holds: one model under all dialects. Text is in `Box<str>`: there may be a million devices.
 
+use crate::event::Subject;
 use crate::{Dialect, Secret};
 
 /// A resource space.
@@ -36,6 +37,8 @@ pub struct Product {
     pub topics: Vec<TopicClass>,
     /// What pre-authentication tells its devices to connect to; `None` for what the platform's settings say.
     pub endpoint: Option<Endpoint>,
+    /// Messages to its devices wait until these have subscribed to their topic; else the system's come without.
+    pub messages_require_subscribe: bool,
     pub created_ms: u64,
 }
 
@@ -95,6 +98,8 @@ pub struct Device {
     pub extension_info: Box<str>,
     pub tags: Vec<(Box<str>, Box<str>)>,
     pub endpoint: Option<Endpoint>,
+    /// The application of Sensoro's push service that gets records of what it reports; empty: none.
+    pub sensoro_app_id: Box<str>,
     pub created_ms: u64,
 }
 
@@ -112,7 +117,8 @@ pub struct Auth {
     pub token: Option<Secret>,
     /// Only over TLS.
     pub secure_access: bool,
-    /// Seconds after its creation in which it must have connected once, or it is deleted; 0: no such time.
+    /// Seconds after its creation, or after it has left its gateway, in which it must have connected once, or it is deleted;
+    /// 0: no such time.
     pub timeout_s: u32,
 }
 
@@ -214,6 +220,7 @@ impl Product {
             model: "[]".into(),
             topics: Vec::new(),
             endpoint: None,
+            messages_require_subscribe: false,
             created_ms,
         }
     }
@@ -240,7 +247,100 @@ impl Device {
             extension_info: Box::default(),
             tags: Vec::new(),
             endpoint: None,
+            sensoro_app_id: Box::default(),
             created_ms,
         }
+    }
+}
+
+/// What is to be done when something happens; see [`RuleAction`]. It does nothing until it is active.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// A UUID.
+    pub id: Box<str>,
+    pub name: Box<str>,
+    pub description: Box<str>,
+    pub subject: Subject,
+    /// The resource space whose events it sees; empty: all.
+    pub app_id: Box<str>,
+    /// Source text of what is kept of an event; empty: all of it.
+    pub select: Box<str>,
+    /// Source text of which events it wants; empty: all.
+    pub filter: Box<str>,
+    pub active: bool,
+    pub guarantee: Guarantee,
+    pub created_ms: u64,
+}
+
+/// What a rule promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Guarantee {
+    /// It runs where the event came in, and what its queue holds ends with that node.
+    #[default]
+    Live,
+    /// What it makes of an event is in the log before the event is acknowledged, and stays until its sink has taken it: at
+    /// least once.
+    Durable,
+}
+
+/// Where a rule sends what it makes of an event. Its debug form does not show what the sink is to be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RuleAction {
+    /// A UUID.
+    pub id: Box<str>,
+    pub rule_id: Box<str>,
+    /// That of its rule; empty: none.
+    pub app_id: Box<str>,
+    pub channel: Channel,
+    /// JSON text: `channel_detail` of the REST API, whole, checked before it gets here.
+    pub detail: Box<str>,
+    pub created_ms: u64,
+}
+
+impl std::fmt::Debug for RuleAction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let RuleAction { id, rule_id, channel, .. } = self;
+        let mut shown = f.debug_struct("RuleAction");
+        shown.field("id", id).field("rule_id", rule_id).field("channel", channel).finish_non_exhaustive()
+    }
+}
+
+/// Kinds of sinks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Channel {
+    /// To applications that subscribe to a topic of rules.
+    MqttForwarding,
+    /// To devices that subscribe to a topic.
+    MqttDeviceForwarding,
+    HttpForwarding,
+    KafkaForwarding,
+    /// To whoever subscribes, as a publish of the router's own.
+    Republish,
+}
+
+impl Channel {
+    pub const ALL: [Channel; 5] = [
+        Channel::MqttForwarding,
+        Channel::MqttDeviceForwarding,
+        Channel::HttpForwarding,
+        Channel::KafkaForwarding,
+        Channel::Republish,
+    ];
+
+    /// As the REST API names it; its detail is in a member of the same name in lower case.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Channel::MqttForwarding => "MQTT_FORWARDING",
+            Channel::MqttDeviceForwarding => "MQTT_DEVICE_FORWARDING",
+            Channel::HttpForwarding => "HTTP_FORWARDING",
+            Channel::KafkaForwarding => "DMS_KAFKA_FORWARDING",
+            Channel::Republish => "MQTT_REPUBLISHING",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Channel> {
+        Channel::ALL.into_iter().find(|channel| channel.as_str() == name)
     }
 }

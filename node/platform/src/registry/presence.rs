@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Change, Event, Expect, Kind, ObjectId, Registry, Status};
+use super::{Change, Changed, Event, Expect, Kind, ObjectId, Registry, Rejection, Status};
+use crate::Dialect;
 
 impl Registry {
     /// Notes that the device's session was claimed. Gives the id of another device of the same product that is connected
@@ -28,6 +29,8 @@ impl Registry {
         if let Some(other) = &other {
             self.forget_client(other);
         }
+        let before = self.device(device).map_or(0, |(_, presence)| presence.epoch);
+        self.subs_gone(device, before, now_ms, events);
         let client_id = client_id.map(Arc::from);
         let (kept, presence) = self.devices.get_mut(device)?;
         if presence.active_ms == 0 {
@@ -60,6 +63,98 @@ impl Registry {
         if let Some(dialect) = self.dialect_of(&record) {
             events.push(Event::Status(Status { device: record, dialect, online: false, epoch, at_ms }));
         }
+        self.subs_gone(device, epoch, at_ms, events);
+    }
+
+    /// What a gateway says of a sub-device. Nothing happens if it was so before.
+    pub(super) fn sub_device(
+        &mut self,
+        device: &str,
+        epoch: u64,
+        online: bool,
+        now_ms: u64,
+        events: &mut Vec<Event>,
+    ) -> Result<Changed, Rejection> {
+        let (kept, presence) = self.device(device).ok_or(Rejection::Missing)?;
+        let changed = Changed { revision: kept.revision, oid: kept.oid };
+        let gateway = self.connected_through(device).filter(|top| *top != device);
+        let gateway = gateway.ok_or(Rejection::Dangling(Kind::Device))?;
+        let by = self.device(gateway).map(|(_, presence)| (presence.online, presence.epoch));
+        if by != Some((true, epoch)) || kept.record.frozen {
+            return Err(Rejection::Conflict);
+        }
+        let by_it = presence.online && presence.epoch == epoch;
+        if by_it == online {
+            return Ok(changed);
+        }
+        if !online {
+            self.gone(device, now_ms, events);
+            return Ok(changed);
+        }
+        let record = Arc::clone(&kept.record);
+        if let Some((kept, presence)) = self.devices.get_mut(device) {
+            if presence.active_ms == 0 {
+                self.last += 1;
+                kept.revision = self.last;
+                presence.active_ms = now_ms.max(1);
+            }
+            (presence.changed_ms, presence.epoch, presence.online) = (now_ms, epoch, true);
+        }
+        if let Some(dialect) = self.dialect_of(&record) {
+            let device = Arc::clone(&record);
+            events.push(Event::Status(Status { device, dialect, online: true, epoch, at_ms: now_ms }));
+        }
+        if self.shadow(device).is_some_and(|shadow| shadow.differs()) {
+            events.push(Event::Desired(record));
+        }
+        Ok(changed)
+    }
+
+    /// A sub-device that was there is not.
+    pub(super) fn gone(&mut self, device: &str, at_ms: u64, events: &mut Vec<Event>) {
+        let Some((kept, presence)) = self.devices.get(device).filter(|(_, presence)| presence.online) else { return };
+        let (record, epoch) = (Arc::clone(&kept.record), presence.epoch);
+        if let Some((_, presence)) = self.devices.get_mut(device) {
+            (presence.changed_ms, presence.online) = (at_ms, false);
+        }
+        if let Some(dialect) = self.dialect_of(&record) {
+            events.push(Event::Status(Status { device: record, dialect, online: false, epoch, at_ms }));
+        }
+    }
+
+    /// With a gateway's connection go those that it has said to be there, at most two levels behind it.
+    fn subs_gone(&mut self, gateway: &str, epoch: u64, at_ms: u64, events: &mut Vec<Event>) {
+        if !self.below.contains_key(gateway) {
+            return;
+        }
+        let behind = |id: &str| -> Vec<(Box<str>, bool)> {
+            let by_it = |presence: &super::Presence| presence.online && presence.epoch == epoch;
+            self.sub_devices(id).map(|(kept, presence)| (kept.record.id.clone(), by_it(presence))).collect()
+        };
+        let mut all = behind(gateway);
+        let deeper: Vec<_> = all.iter().flat_map(|(id, _)| behind(id)).collect();
+        all.extend(deeper);
+        for (id, _) in all.iter().filter(|(_, by_it)| *by_it) {
+            self.gone(id, at_ms, events);
+        }
+    }
+
+    /// Revision of the record that says who may hold the session of this identity, if one does: the device, or the
+    /// application of Sensoro's.
+    #[must_use]
+    pub fn judged_by(&self, dialect: Dialect, identity: &str) -> Option<u64> {
+        match dialect {
+            Dialect::Sensoro => {
+                let app = identity.split('/').next().unwrap_or_default();
+                self.sensoro_app(app).map(|app| app.revision)
+            }
+            Dialect::Application => {
+                let key = identity.split('/').next().unwrap_or_default();
+                self.access_code_by_key(key).map(|code| code.revision)
+            }
+            _ if dialect.has_devices() => self.device(identity).map(|(device, _)| device.revision),
+            _ => None,
+        }
     }
 
     pub(super) fn note_client(&mut self, product: &str, client_id: Arc<str>, oid: ObjectId) {
@@ -88,13 +183,14 @@ impl Registry {
     }
 
     /// By when the device must have connected, in milliseconds: if it never has, is not reached through a gateway, and is
-    /// none itself.
+    /// none itself. Counted from its creation, or from when it left its gateway.
     pub(super) fn slot(&self, device: &str) -> Option<(u64, ObjectId)> {
         let (kept, presence) = self.devices.get(device)?;
         let timeout_s = u64::from(kept.record.auth.timeout_s);
         let waits = timeout_s > 0 && presence.active_ms == 0 && kept.record.gateway_id.is_empty();
         let waits = waits && self.uses(Kind::Device, device, Kind::Device) == 0;
-        waits.then(|| ((u64::from(kept.oid.seconds()) + timeout_s) * 1000, kept.oid))
+        let since_ms = (u64::from(kept.oid.seconds()) * 1000).max(presence.changed_ms);
+        waits.then(|| (since_ms.saturating_add(timeout_s * 1000), kept.oid))
     }
 
     /// Deletes of devices that should have connected by now and never have: at most so many. Each does nothing if the

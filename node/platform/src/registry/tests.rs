@@ -2,9 +2,11 @@
 
 mod presence;
 mod records;
+mod shadow;
 
 use super::*;
 use crate::Secret;
+use crate::event::Subject;
 
 const NOW_MS: u64 = 1_700_000_000_500;
 
@@ -64,10 +66,30 @@ fn sensoro(id: &str) -> SensoroApp {
     }
 }
 
+fn rule(id: &str, app_id: &str) -> Rule {
+    Rule {
+        id: id.into(),
+        name: "".into(),
+        description: "".into(),
+        subject: Subject::PropertyReport,
+        app_id: app_id.into(),
+        select: "".into(),
+        filter: "".into(),
+        active: false,
+        guarantee: Guarantee::Live,
+        created_ms: 1,
+    }
+}
+
+fn action(id: &str, rule: &str) -> RuleAction {
+    let (rule_id, app_id, channel) = (rule.into(), "".into(), Channel::Republish);
+    RuleAction { id: id.into(), rule_id, app_id, channel, detail: "{}".into(), created_ms: 1 }
+}
+
 macro_rules! records {
     ($($of:ident),*) => { $(impl From<$of> for Record { fn from(it: $of) -> Record { Record::$of(Arc::new(it)) } })* };
 }
-records!(App, Product, Device, User, AccessKey, AccessCode, Authority, SensoroApp);
+records!(App, Product, Device, User, AccessKey, AccessCode, Authority, SensoroApp, Rule, RuleAction);
 
 fn put(record: impl Into<Record>, expect: Expect) -> Change {
     Change::Put { record: record.into(), expect }

@@ -160,6 +160,7 @@ impl Credentials {
     fn shown(&self) -> Value {
         let mut shown = self.common();
         shown["rest"] = self.demo.rest();
+        shown["application"] = self.demo.application();
         shown["devices"] = self.demo.devices().into();
         shown
     }
@@ -302,6 +303,7 @@ mod tests {
             host: Ipv4Addr::LOCALHOST.into(),
             base_port: 21_000,
             host_per_node: false,
+            no_meter: true,
         };
         options.places(dir).expect("they fit")
     }

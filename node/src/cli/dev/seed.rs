@@ -1,11 +1,13 @@
-//! What the registry of a development cluster begins with: a product and a device for each dialect, and someone who may
-//! call the REST API. Secrets are made once and kept with the directory.
+//! What the registry of a development cluster begins with: a product and a device for each dialect, someone who may
+//! call the REST API, and an access code for applications. Secrets are made once and kept with the directory.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
+
+use super::meter::Identity;
 
 /// The id of the one project.
 pub(super) const PROJECT: &str = "fulmar";
@@ -14,7 +16,12 @@ pub(super) const USER: &str = "demo";
 
 const AK: &str = "FULMARDEMOAK";
 
+const ACCESS_KEY: &str = "FULMARAPP";
+
 const DEVICE: &str = "device1";
+
+/// The device that `dev` plays itself.
+const METER: &str = "meter";
 
 const HUAWEI: &str = "demohuawei";
 
@@ -24,6 +31,9 @@ const ALIYUN: &str = "a1demoALIYU";
 const TENCENT: &str = "DEMOTENCEN";
 
 const SENSORO: &str = "demosensoro";
+
+/// Of Huawei's client ids. The 0 before it says that it is not held against the clock.
+const HOUR: &str = "2026010100";
 
 /// What Tencent's CONNECT carries for its own service.
 const TENCENT_SDK: &str = "12010126";
@@ -43,6 +53,7 @@ pub(super) struct Secrets {
     tencent_product: String,
     sensoro: String,
     sensoro_key: String,
+    access_code: String,
 }
 
 impl Secrets {
@@ -63,6 +74,7 @@ impl Secrets {
             tencent_product: hex("tencent_product", 24),
             sensoro: hex("sensoro", 18),
             sensoro_key: hex("sensoro_key", 43),
+            access_code: hex("access_code", 32),
         }
     }
 
@@ -71,13 +83,18 @@ impl Secrets {
         json!({
             "password": self.password, "sk": self.sk, "huawei": self.huawei, "aliyun": self.aliyun,
             "aliyun_product": self.aliyun_product, "tencent": self.tencent, "tencent_product": self.tencent_product,
-            "sensoro": self.sensoro, "sensoro_key": self.sensoro_key,
+            "sensoro": self.sensoro, "sensoro_key": self.sensoro_key, "access_code": self.access_code,
         })
     }
 
     /// What clients of the REST API sign in with.
     pub(super) fn rest(&self) -> Value {
         json!({ "project_id": PROJECT, "user": USER, "password": self.password, "ak": AK, "sk": self.sk })
+    }
+
+    /// What an application signs in to MQTT with.
+    pub(super) fn application(&self) -> Value {
+        json!({ "access_key": ACCESS_KEY, "access_code": self.access_code })
     }
 
     /// The file that nodes import.
@@ -109,26 +126,38 @@ impl Secrets {
                  topics = [{{ topic = \"user/demo\" }}, {{ topic = \"demo\" }}]\n"
             ));
         }
-        for (product, secret) in [(HUAWEI, &self.huawei), (ALIYUN, &self.aliyun), (TENCENT, &self.tencent)] {
+        let devices = [
+            (HUAWEI, DEVICE, &self.huawei),
+            (HUAWEI, METER, &self.huawei),
+            (ALIYUN, DEVICE, &self.aliyun),
+            (TENCENT, DEVICE, &self.tencent),
+        ];
+        for (product, device, secret) in devices {
             text.push_str(&format!(
-                "\n[[device]]\nproduct_id = \"{product}\"\nnode_id = \"{DEVICE}\"\nauth_info = {{ secret = \"{secret}\" }}\n"
+                "\n[[device]]\nproduct_id = \"{product}\"\nnode_id = \"{device}\"\nauth_info = {{ secret = \"{secret}\" }}\n"
             ));
         }
         text.push_str(&format!(
             "\n[[sensoro_app]]\napp_id = \"{SENSORO}\"\napp_secret = \"{}\"\napp_key = \"{}\"\n\n[[user]]\nname = \"{USER}\"\n\
              password = \"{}\"\nrole = \"admin\"\n\n[[access_key]]\nuser = \"{USER}\"\naccess_key = \"{AK}\"\n\
-             secret_key = \"{}\"\n",
-            self.sensoro, self.sensoro_key, self.password, self.sk
+             secret_key = \"{}\"\n\n[[access_code]]\ntype = \"MQTT\"\naccess_key = \"{ACCESS_KEY}\"\naccess_code = \"{}\"\n",
+            self.sensoro, self.sensoro_key, self.password, self.sk, self.access_code
         ));
         text
+    }
+
+    /// How the device that `dev` plays signs in.
+    pub(super) fn meter(&self) -> Identity {
+        let device = format!("{HUAWEI}_{METER}");
+        let client_id = format!("{device}_0_0_{HOUR}");
+        Identity { device, client_id, password: hmac(HOUR.as_bytes(), &self.huawei) }
     }
 
     /// What each device says in CONNECT. Valid as long as the secrets are.
     pub(super) fn devices(&self) -> Vec<Value> {
         let device = |dialect: &str, client_id: &str, username: &str, password: &str| json!({ "dialect": dialect, "client_id": client_id, "username": username, "password": password });
-        // The 0 before the hour says that the hour is not held against the clock.
-        let (id, hour) = (format!("{HUAWEI}_{DEVICE}"), "2026010100");
-        let huawei = device("huawei", &format!("{id}_0_0_{hour}"), &id, &hmac(hour.as_bytes(), &self.huawei));
+        let id = format!("{HUAWEI}_{DEVICE}");
+        let huawei = device("huawei", &format!("{id}_0_0_{HOUR}"), &id, &hmac(HOUR.as_bytes(), &self.huawei));
         let content = format!("clientId{DEVICE}deviceName{DEVICE}productKey{ALIYUN}");
         let aliyun = device(
             "aliyun",

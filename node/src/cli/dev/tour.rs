@@ -1,5 +1,7 @@
 //! What is printed once all nodes serve: where, and what to try.
 
+mod plane;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
@@ -38,6 +40,10 @@ fn text(endpoints: &Path, places: &[Place], pids: &[u32], kit: &Kit) -> String {
         let (client_id, username, password) = (said("client_id"), said("username"), said("password"));
         lines.push(format!("  {:<8} -i '{client_id}' -u '{username}' -P '{password}'", said("dialect")));
     }
+    lines.push(
+        "Applications: access key and code are in that file; the user name is accessKey=KEY|timestamp=MILLISECONDS."
+            .to_owned(),
+    );
     lines.push(format!(
         "REST: project {}, user {}, password {}; keys to sign with are in {endpoints}.",
         super::seed::PROJECT,
@@ -45,6 +51,7 @@ fn text(endpoints: &Path, places: &[Place], pids: &[u32], kit: &Kit) -> String {
         credentials.demo.password
     ));
     lines.push(String::new());
+    lines.extend(plane::lines(places, kit));
     lines.extend(commands(places, pids));
     lines.push(String::new());
     let members = format!("{} ctl cluster members --endpoints {endpoints}", program());

@@ -121,7 +121,6 @@ impl Link {
 
     fn next(&self) -> Option<proto::Frame> {
         let (seq, batch) = self.outbox.lock().next()?;
-        self.frames.fetch_add(1, Ordering::Relaxed);
         Some(proto::Frame { hello: None, seq, batch })
     }
 
@@ -198,6 +197,7 @@ impl Link {
                     // Room may have been long in coming: the lease is looked at again.
                     Ok(permit) if links.acts() => {
                         if let Some(frame) = next.take() {
+                            self.frames.fetch_add(1, Ordering::Relaxed);
                             permit.send(frame);
                         }
                     }

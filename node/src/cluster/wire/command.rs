@@ -12,8 +12,8 @@ use fulmar_platform::registry::Change;
 use fulmar_proto::types::v1::{self as proto, command::Command as Message};
 
 use super::{
-    Error, Problem, Wire, copied, each, filter, node, optional, present, qos, required, session, subscription_id,
-    subscription_ids, text, topic,
+    Error, Problem, Wire, copied, each, filter, node, optional, present, qos, reason, required, session,
+    subscription_id, subscription_ids, text, topic,
 };
 
 impl Wire for Batch {
@@ -77,6 +77,9 @@ impl Wire for Command {
             Command::ExpireSession { key, epoch } => {
                 Message::ExpireSession(proto::ExpireSession { session: session(key, *epoch) })
             }
+            Command::EndSession { key, epoch, reason } => {
+                Message::EndSession(proto::EndSession { session: session(key, *epoch), reason: reason.byte().into() })
+            }
             Command::ExpireRetained(topics) => Message::ExpireRetained(proto::ExpireRetained {
                 topics: topics.iter().map(|topic| copied(topic.as_str())).collect(),
             }),
@@ -85,6 +88,7 @@ impl Wire for Command {
             Command::RemoveNode { node } => Message::RemoveNode(proto::RemoveNode { node: node.0 }),
             Command::Expand => Message::Expand(proto::Expand {}),
             Command::Registry(change) => Message::Registry(Box::new(change.to_message())),
+            Command::Plane(change) => Message::Plane(Box::new(change.to_message())),
             Command::ForgetRoutes { node, generation } => {
                 Message::ForgetRoutes(proto::ForgetRoutes { run: Some((*node, *generation).to_message()) })
             }
@@ -115,6 +119,7 @@ fn name(message: &Message) -> &'static str {
         Message::ReplayRetained(_) => "replay_retained",
         Message::FireWill(_) => "fire_will",
         Message::ExpireSession(_) => "expire_session",
+        Message::EndSession(_) => "end_session",
         Message::ExpireRetained(_) => "expire_retained",
         Message::SetLimits(_) => "set_limits",
         Message::LiveRoutes(_) => "live_routes",
@@ -122,6 +127,7 @@ fn name(message: &Message) -> &'static str {
         Message::ForgetRoutes(_) => "forget_routes",
         Message::Expand(_) => "expand",
         Message::Registry(_) => "registry",
+        Message::Plane(_) => "plane",
         Message::Announce(_) => "announce",
     }
 }
@@ -167,12 +173,17 @@ fn command(message: Message) -> Result<Command, Error> {
             let (key, epoch) = required("session", expire.session)?;
             Command::ExpireSession { key, epoch }
         }
+        Message::EndSession(end) => {
+            let (key, epoch) = required("session", end.session)?;
+            Command::EndSession { key, epoch, reason: reason("reason", end.reason)? }
+        }
         Message::ExpireRetained(expire) => Command::ExpireRetained(each("topics", expire.topics, topic)?),
         Message::SetLimits(set) => Command::SetLimits(required("limits", set.limits)?),
         Message::LiveRoutes(routes) => Command::LiveRoutes(Box::new(LiveRoutes::from_message(routes)?)),
         Message::RemoveNode(remove) => Command::RemoveNode { node: node("node", remove.node)? },
         Message::Expand(proto::Expand {}) => Command::Expand,
         Message::Registry(change) => Command::Registry(Box::new(Change::from_message(*change)?)),
+        Message::Plane(change) => Command::Plane(Box::new(Wire::from_message(*change)?)),
         Message::ForgetRoutes(forget) => {
             let (node, generation) = required("run", forget.run)?;
             Command::ForgetRoutes { node, generation }
@@ -191,6 +202,7 @@ impl Wire for Claim {
             expiry_s: self.expiry_s,
             will: self.will.as_ref().map(Wire::to_message),
             exclusive_client_id: self.exclusive_client_id.as_deref().map(copied),
+            judged_by: self.judged_by,
         }
     }
 
@@ -205,6 +217,7 @@ impl Wire for Claim {
             expiry_s: message.expiry_s,
             will: optional("will", message.will)?,
             exclusive_client_id: client_id.transpose()?,
+            judged_by: message.judged_by,
         })
     }
 }
@@ -392,10 +405,11 @@ impl Wire for Limits {
             sessions_max: self.sessions_max,
             retained_max: self.retained_max,
             queue_ttl_s: self.queue_ttl_s,
+            rule_backlog_bytes_max: Some(self.rule_backlog_bytes_max),
         }
     }
 
-    /// 0 is a bound like any other.
+    /// 0 is a bound like any other. Records of before there were backlogs do not name theirs.
     fn from_message(message: proto::Limits) -> Result<Limits, Error> {
         Ok(Limits {
             replicated_bytes_max: message.replicated_bytes_max,
@@ -405,6 +419,9 @@ impl Wire for Limits {
             sessions_max: message.sessions_max,
             retained_max: message.retained_max,
             queue_ttl_s: message.queue_ttl_s,
+            rule_backlog_bytes_max: message
+                .rule_backlog_bytes_max
+                .unwrap_or_else(|| Limits::default().rule_backlog_bytes_max),
         })
     }
 }

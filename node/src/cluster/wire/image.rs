@@ -13,12 +13,12 @@ use fulmar_broker::state::image::{
 };
 use fulmar_broker::state::{Books, Dropped};
 use fulmar_broker::{Epoch, LogTime, Publication};
-use fulmar_mqtt::{ReasonCode, TopicFilter};
+use fulmar_mqtt::TopicFilter;
 use fulmar_proto::Message as _;
 use fulmar_proto::types::v1::{self as proto, outcome::Outcome as OutcomeMessage, snapshot_record::Part as Message};
 
 use super::{
-    Error, Problem, Wire, check_version, copied, each, field, filter, node, optional, packet_id, present, qos,
+    Error, Problem, Wire, check_version, copied, each, field, filter, node, optional, packet_id, present, qos, reason,
     required, subscription_ids, text,
 };
 
@@ -57,6 +57,7 @@ impl Wire for Part {
             }
             Part::Queue(entries) => Message::Queue(proto::SnapshotQueue { entries: messages(entries) }),
             Part::Expansion(expansion) => Message::Expansion(expansion.to_message()),
+            Part::Plane(filed) => Message::Plane(Box::new(filed.to_message())),
             Part::End => Message::End(proto::SnapshotEnd {}),
         }
     }
@@ -76,6 +77,7 @@ impl Wire for Part {
             }
             Message::Queue(queue) => Part::Queue(each("queue.entries", queue.entries, Wire::from_message)?),
             Message::Expansion(expansion) => Part::Expansion(field("expansion", expansion)?),
+            Message::Plane(filed) => Part::Plane(Box::new(field("plane", *filed)?)),
             Message::End(proto::SnapshotEnd {}) => Part::End,
         })
     }
@@ -219,6 +221,7 @@ impl Wire for Outcome {
                 OutcomeMessage::Shared(proto::OutcomeShared { receivers: *receivers, groups })
             }
             Outcome::Registry(changed) => OutcomeMessage::Registry(changed.to_message()),
+            Outcome::Plane(answer) => OutcomeMessage::Plane(Box::new(answer.to_message())),
             Outcome::Stale => OutcomeMessage::Stale(proto::OutcomeStale {}),
             Outcome::Refused(reason) => OutcomeMessage::Refused(proto::OutcomeRefused { reason: reason.byte().into() }),
         };
@@ -237,12 +240,9 @@ impl Wire for Outcome {
                 groups: each("shared.groups", shared.groups, |bytes| filter(bytes).map(Arc::new))?,
             },
             OutcomeMessage::Stale(proto::OutcomeStale {}) => Outcome::Stale,
+            OutcomeMessage::Plane(answer) => Outcome::Plane(field("plane", *answer)?),
             OutcomeMessage::Registry(changed) => Outcome::Registry(field("registry", changed)?),
-            OutcomeMessage::Refused(refused) => {
-                let known = u8::try_from(refused.reason).ok().and_then(ReasonCode::from_byte);
-                let unknown = || Error::new("refused.reason", Problem::Range(refused.reason.into()));
-                Outcome::Refused(known.ok_or_else(unknown)?)
-            }
+            OutcomeMessage::Refused(refused) => Outcome::Refused(reason("refused.reason", refused.reason)?),
         })
     }
 }
@@ -345,6 +345,7 @@ impl Wire for SessionPart {
             will: self.will.as_ref().map(|will| will.to_message()),
             subscriptions: messages(&self.subscriptions),
             depot: self.depot.as_ref().map(Wire::to_message),
+            cut: self.cut.map(|reason| reason.byte().into()),
         }
     }
 
@@ -363,6 +364,7 @@ impl Wire for SessionPart {
             will: optional::<Will>("will", message.will)?.map(Arc::new),
             subscriptions: each("subscriptions", message.subscriptions, Wire::from_message)?,
             depot: optional("depot", message.depot)?,
+            cut: message.cut.map(|byte| reason("cut", byte)).transpose()?,
         })
     }
 }

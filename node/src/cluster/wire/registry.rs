@@ -1,20 +1,22 @@
 //! Records of the registry, changes of them, and what these came to. Text is copied: it is kept for long.
 
 mod records;
+mod rules;
+mod shadow;
 #[cfg(test)]
 pub(super) mod tests;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fulmar_platform::Secret;
 use fulmar_platform::registry::{Change, Changed, Expect, Filed, Kind, ObjectId, Presence, Record, Rejection};
+use fulmar_platform::{Downlink, Secret};
 use fulmar_proto::types::v1::outcome_registry::Outcome as OutcomeMessage;
 use fulmar_proto::types::v1::registry_change::Change as ChangeMessage;
 use fulmar_proto::types::v1::registry_record::Record as RecordMessage;
 use fulmar_proto::types::v1::{self as proto, RegistryKind as KindMessage, RegistryRejection as RejectionMessage};
 
-use super::{Error, Problem, Wire, field, present, required};
+use super::{Error, Problem, Wire, copied, field, optional, present, qos, required, topic};
 
 /// An enum's value by its number; the unspecified one is none.
 fn known<T: TryFrom<i32>, V>(name: &str, value: i32, of: impl Fn(T) -> Option<V>) -> Result<V, Error> {
@@ -75,6 +77,22 @@ impl Wire for Change {
             Change::Disconnect { device } => {
                 ChangeMessage::Disconnect(proto::RegistryDisconnect { device: device.to_string() })
             }
+            Change::Shadow { device, change } => ChangeMessage::Shadow(shadow::message(device, change)),
+            Change::SubDevice { device, epoch, online } => ChangeMessage::SubDevice(proto::RegistrySubDevice {
+                device: device.to_string(),
+                epoch: *epoch,
+                online: *online,
+            }),
+            Change::Tell { device, downlink } => ChangeMessage::Tell(proto::RegistryTell {
+                device: device.to_string(),
+                topic: copied(downlink.topic.as_str()),
+                payload: downlink.payload.clone(),
+                qos: downlink.qos as i32,
+            }),
+            Change::DisconnectApplication { access_key } => {
+                let access_key = access_key.to_string();
+                ChangeMessage::DisconnectApplication(proto::RegistryDisconnectApplication { access_key })
+            }
         };
         proto::RegistryChange { change: Some(change) }
     }
@@ -95,6 +113,19 @@ impl Wire for Change {
                 Change::Delete { kind, id: delete.id.into(), expect }
             }
             ChangeMessage::Disconnect(disconnect) => Change::Disconnect { device: disconnect.device.into() },
+            ChangeMessage::Shadow(shadow) => shadow::change(shadow).map_err(|error| error.within("shadow"))?,
+            ChangeMessage::SubDevice(said) => {
+                Change::SubDevice { device: said.device.into(), epoch: said.epoch, online: said.online }
+            }
+            ChangeMessage::Tell(tell) => {
+                let topic = topic(tell.topic).map_err(|error| error.within("topic"));
+                let told = topic.and_then(|topic| Ok((topic, qos("qos", tell.qos)?)));
+                let (topic, qos) = told.map_err(|error| error.within("tell"))?;
+                Change::Tell { device: tell.device.into(), downlink: Downlink { topic, payload: tell.payload, qos } }
+            }
+            ChangeMessage::DisconnectApplication(disconnect) => {
+                Change::DisconnectApplication { access_key: disconnect.access_key.into() }
+            }
         })
     }
 }
@@ -109,6 +140,8 @@ fn kind_message(kind: Kind) -> KindMessage {
         Kind::AccessCode => KindMessage::AccessCode,
         Kind::Authority => KindMessage::Authority,
         Kind::SensoroApp => KindMessage::SensoroApp,
+        Kind::Rule => KindMessage::Rule,
+        Kind::RuleAction => KindMessage::RuleAction,
     }
 }
 
@@ -123,6 +156,8 @@ fn kind(message: KindMessage) -> Option<Kind> {
         KindMessage::AccessCode => Some(Kind::AccessCode),
         KindMessage::Authority => Some(Kind::Authority),
         KindMessage::SensoroApp => Some(Kind::SensoroApp),
+        KindMessage::Rule => Some(Kind::Rule),
+        KindMessage::RuleAction => Some(Kind::RuleAction),
     }
 }
 
@@ -144,6 +179,7 @@ impl Wire for Result<Changed, Rejection> {
             Err(Rejection::Dangling(kind)) => rejected(RejectionMessage::Dangling, kind_message(*kind)),
             Err(Rejection::InUse(kind)) => rejected(RejectionMessage::InUse, kind_message(*kind)),
             Err(Rejection::Full) => rejected(RejectionMessage::Full, KindMessage::Unspecified),
+            Err(Rejection::TooLarge) => rejected(RejectionMessage::TooLarge, KindMessage::Unspecified),
         };
         proto::OutcomeRegistry { outcome: Some(outcome) }
     }
@@ -167,6 +203,7 @@ impl Wire for Result<Changed, Rejection> {
             RejectionMessage::Dangling => Rejection::Dangling(with_kind()?),
             RejectionMessage::InUse => Rejection::InUse(with_kind()?),
             RejectionMessage::Full => Rejection::Full,
+            RejectionMessage::TooLarge => Rejection::TooLarge,
         }))
     }
 }
@@ -186,6 +223,7 @@ impl Wire for Filed {
                 online: presence.online,
                 client_id: presence.client_id.as_deref().map(str::to_owned),
             }),
+            shadow: self.shadow.as_ref().map(|shadow| shadow.to_message()),
         }
     }
 
@@ -198,7 +236,9 @@ impl Wire for Filed {
             client_id: presence.client_id.map(Into::into),
         });
         let oid = oid(&message.oid)?;
-        Ok(Filed { oid, revision: message.revision, record: required("record", message.record)?, presence })
+        let record = required("record", message.record)?;
+        let shadow = optional("shadow", message.shadow)?.map(Arc::new);
+        Ok(Filed { oid, revision: message.revision, record, presence, shadow })
     }
 }
 
@@ -215,6 +255,8 @@ impl Wire for Record {
             Record::AccessCode(code) => RecordMessage::AccessCode(code.to_message()),
             Record::Authority(authority) => RecordMessage::Authority(authority.to_message()),
             Record::SensoroApp(app) => RecordMessage::SensoroApp(app.to_message()),
+            Record::Rule(rule) => RecordMessage::Rule(rule.to_message()),
+            Record::RuleAction(action) => RecordMessage::RuleAction(action.to_message()),
         };
         proto::RegistryRecord { record: Some(record) }
     }
@@ -229,6 +271,8 @@ impl Wire for Record {
             RecordMessage::AccessCode(code) => Record::AccessCode(Arc::new(field("access_code", code)?)),
             RecordMessage::Authority(authority) => Record::Authority(Arc::new(field("authority", authority)?)),
             RecordMessage::SensoroApp(app) => Record::SensoroApp(Arc::new(field("sensoro_app", app)?)),
+            RecordMessage::Rule(rule) => Record::Rule(Arc::new(field("rule", rule)?)),
+            RecordMessage::RuleAction(action) => Record::RuleAction(Arc::new(field("rule_action", action)?)),
         })
     }
 }

@@ -87,9 +87,10 @@ fn commands() -> Vec<Command> {
         Command::Expand,
         Command::ForgetRoutes { node, generation },
         Command::ExpireSession { key: key("s"), epoch: Epoch(0) },
+        Command::EndSession { key: key("s"), epoch, reason: fulmar_mqtt::ReasonCode::AdministrativeAction },
         Command::ExpireRetained(vec![topic_name("a/b"), topic_name("a")]),
         Command::SetLimits(Limits::default()),
-        Command::SetLimits(Limits { sessions_max: 0, queue_ttl_s: 1, ..Limits::default() }),
+        Command::SetLimits(Limits { sessions_max: 0, queue_ttl_s: 1, rule_backlog_bytes_max: 0, ..Limits::default() }),
         Command::Release(Release { key: key("s"), epoch, discard_will: true, expiry_s: Some(0), sent_below: Some(7) }),
         Command::Release(Release { key: key("s"), epoch, discard_will: false, expiry_s: None, sent_below: None }),
         Command::ReplayRetained(Box::new(Replay {
@@ -119,6 +120,7 @@ fn commands() -> Vec<Command> {
             expiry_s: 60,
             will: full.then_some(will.clone()),
             exclusive_client_id: full.then(|| "c\u{e9}".into()),
+            judged_by: full.then_some(u64::MAX),
         };
         commands.push(Command::Claim(Box::new(claim.clone())));
         commands.push(Command::Claim(Box::new(Claim { will: Some(will), ..claim })));
@@ -132,6 +134,7 @@ fn commands() -> Vec<Command> {
         commands.push(Command::SetRetained(Arc::new(Publication { via: Via::Will, ..(*publication).clone() })));
     }
     commands.extend(registry::tests::changes().into_iter().map(|change| Command::Registry(Box::new(change))));
+    commands.extend(plane::changes().into_iter().map(|change| Command::Plane(Box::new(change))));
     commands
 }
 
@@ -143,7 +146,7 @@ fn batch(commands: Vec<Command>) -> Batch {
 fn every_command_comes_back() {
     let commands = commands();
     let kinds: std::collections::HashSet<_> = commands.iter().map(std::mem::discriminant).collect();
-    assert_eq!(kinds.len(), 21, "a command is missing from the samples");
+    assert_eq!(kinds.len(), 23, "a command is missing from the samples");
     for command in &commands {
         assert_eq!(Command::from_message(command.to_message()).as_ref(), Ok(command));
     }
@@ -226,6 +229,14 @@ fn errors_name_the_field() {
         ),
         (C::Registry(Box::new(proto::RegistryChange { change: None })), "registry.change is missing"),
         (C::Release(proto::Release::default()), "release.session is missing"),
+        (C::EndSession(proto::EndSession::default()), "end_session.session is missing"),
+        (
+            C::EndSession(proto::EndSession {
+                session: Some(proto::SessionEpoch { key: key("s").to_message().into(), epoch: 1 }),
+                reason: 5,
+            }),
+            "end_session.reason is 5, out of its range",
+        ),
         (C::FireWill(proto::FireWill { session: Some(Default::default()) }), "fire_will.session.key is missing"),
         (
             publish(proto::Publication { format_version: 0, ..good() }),

@@ -1,7 +1,7 @@
 //! Resource spaces and access codes.
 
 use fulmar_platform::dialect::time;
-use fulmar_platform::registry::{App, Kind};
+use fulmar_platform::registry::{App, Kind, Registry};
 use serde_json::{Value, json};
 
 use super::Fault;
@@ -24,10 +24,9 @@ pub(super) async fn create(call: Call) -> Result<Answer, Fault> {
 
 pub(super) async fn list(call: Call) -> Result<Answer, Fault> {
     let default = call.flag("default_app")?;
-    let mut apps: Vec<_> = call.operations().read(|registry| {
-        let wanted = registry.apps().filter(|app| default.is_none_or(|default| app.record.default == default));
-        wanted.map(|kept| (kept.oid, kept.record.clone())).collect()
-    });
+    let registry = call.operations().read(Registry::clone);
+    let wanted = registry.apps().filter(|app| default.is_none_or(|default| app.record.default == default));
+    let mut apps: Vec<_> = wanted.map(|kept| (kept.oid, kept.record.clone())).collect();
     apps.sort_unstable_by_key(|(oid, _)| *oid);
     Answer::ok(json!({ "applications": apps.iter().map(|(_, app)| app_json(app)).collect::<Vec<_>>() }))
 }
@@ -55,9 +54,8 @@ pub(super) async fn create_access_code(call: Call) -> Result<Answer, Fault> {
     let body = call.json()?;
     let input = Input::of(&body)?;
     let kind = input.text("type")?.unwrap_or_else(|| "AMQP".to_owned());
-    // Applications have no connections here yet that it could close.
-    input.flag("force_disconnect")?;
-    let made = call.operations().create_access_code(&kind).await?;
+    let force_disconnect = input.flag("force_disconnect")?.unwrap_or(false);
+    let made = call.operations().create_access_code(&kind, force_disconnect).await?;
     let json = json!({ "access_key": made.access_key, "access_code": made.access_code.expose() });
     Answer::created(&kind, json)
 }

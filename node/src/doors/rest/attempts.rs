@@ -1,16 +1,15 @@
-//! Failed sign-ins, and who is locked for them: by user or access key, and by address. Bounded: where a table is full the
-//! oldest entry makes room.
+//! Failed sign-ins, and who is locked for them: an address, and a user name as it is tried from one address. So nobody
+//! locks another out, who comes from elsewhere. An attempt counts as failed from its beginning until it has gone well, so
+//! that many at the same time are no more than as many one after the other.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use parking_lot::Mutex;
 
-/// Users and addresses that are remembered.
-const REMEMBERED_MAX: usize = 10_000;
+use super::recent::Recent;
 
-/// Bytes of a name that is remembered; a longer one is nobody's.
-const NAME_BYTES_MAX: usize = 128;
+/// Names that are remembered, and addresses.
+const REMEMBERED_MAX: usize = 10_000;
 
 /// An address may belong to many users.
 const ADDRESS_FACTOR: u32 = 4;
@@ -23,12 +22,6 @@ pub(super) struct Rules {
     pub(super) lock_ms: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Whose {
-    Name(Box<str>),
-    Address(IpAddr),
-}
-
 #[derive(Debug, Clone, Copy, Default)]
 struct Failures {
     count: u32,
@@ -36,59 +29,115 @@ struct Failures {
     locked_until_ms: u64,
 }
 
+impl Failures {
+    /// As they count now.
+    fn at(self, now_ms: u64, rules: &Rules) -> Failures {
+        if self.locked_until_ms > now_ms || now_ms.saturating_sub(self.since_ms) <= rules.window_ms {
+            self
+        } else {
+            Failures { since_ms: now_ms, ..Failures::default() }
+        }
+    }
+
+    fn full(&self, most: u32, now_ms: u64) -> bool {
+        self.locked_until_ms > now_ms || self.count >= most
+    }
+
+    /// Locks if there were too many. Returns whether it does so now.
+    fn lock(&mut self, most: u32, now_ms: u64, rules: &Rules) -> bool {
+        let locks = self.count >= most && self.locked_until_ms <= now_ms;
+        if locks {
+            *self = Failures { count: 0, since_ms: now_ms, locked_until_ms: now_ms.saturating_add(rules.lock_ms) };
+        }
+        locks
+    }
+}
+
+#[derive(Debug)]
+struct Tables {
+    names: Recent<(Box<str>, IpAddr), Failures>,
+    addresses: Recent<IpAddr, Failures>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Attempts {
     rules: Rules,
-    failures: Mutex<HashMap<Whose, Failures>>,
+    tables: Mutex<Tables>,
 }
 
-fn both(name: &str, address: IpAddr) -> [Whose; 2] {
-    let end = name.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= NAME_BYTES_MAX).last();
-    let name: &str = name.get(..end.unwrap_or(0)).unwrap_or_default();
-    [Whose::Name(name.into()), Whose::Address(address.to_canonical())]
+/// What counts as one address: of IPv6 the network of a site, whose hosts choose the rest themselves.
+pub(super) fn site(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
+        address => address,
+    }
 }
 
 impl Attempts {
     #[must_use]
     pub(super) fn new(rules: Rules) -> Attempts {
-        Attempts { rules, failures: Mutex::default() }
+        let tables = Tables { names: Recent::new(REMEMBERED_MAX), addresses: Recent::new(REMEMBERED_MAX) };
+        Attempts { rules, tables: Mutex::new(tables) }
     }
 
-    /// Whether this name or address is locked.
+    fn addresses_max(&self) -> u32 {
+        self.rules.failures_max.saturating_mul(ADDRESS_FACTOR)
+    }
+
+    fn of(&self, tables: &Tables, name: &str, site: IpAddr, now_ms: u64) -> (Failures, Failures) {
+        let by_name = tables.names.get(&(name.into(), site)).unwrap_or_default().at(now_ms, &self.rules);
+        (by_name, tables.addresses.get(&site).unwrap_or_default().at(now_ms, &self.rules))
+    }
+
+    fn may(&self, by_name: &Failures, by_site: &Failures, now_ms: u64) -> bool {
+        !by_name.full(self.rules.failures_max, now_ms) && !by_site.full(self.addresses_max(), now_ms)
+    }
+
+    /// Whether nothing is to be tried under this name from this address.
     #[must_use]
     pub(super) fn locked(&self, name: &str, address: IpAddr, now_ms: u64) -> bool {
-        let failures = self.failures.lock();
-        both(name, address).iter().any(|whose| failures.get(whose).is_some_and(|f| f.locked_until_ms > now_ms))
+        let (by_name, by_site) = self.of(&self.tables.lock(), name, site(address), now_ms);
+        !self.may(&by_name, &by_site, now_ms)
     }
 
-    /// A sign-in has failed. Returns whether this one locks.
-    pub(super) fn failed(&self, name: &str, address: IpAddr, now_ms: u64) -> bool {
-        let mut table = self.failures.lock();
-        let mut locks = false;
-        for (whose, factor) in both(name, address).into_iter().zip([1, ADDRESS_FACTOR]) {
-            if table.len() >= REMEMBERED_MAX && !table.contains_key(&whose) {
-                let oldest =
-                    table.iter().min_by_key(|(_, f)| f.since_ms.max(f.locked_until_ms)).map(|(k, _)| k.clone());
-                oldest.and_then(|oldest| table.remove(&oldest));
-            }
-            let failures = table.entry(whose).or_default();
-            if now_ms.saturating_sub(failures.since_ms) > self.rules.window_ms {
-                *failures = Failures { since_ms: now_ms, ..Failures::default() };
-            }
-            failures.count += 1;
-            if failures.count >= self.rules.failures_max.saturating_mul(factor) {
-                *failures = Failures { count: 0, since_ms: now_ms, locked_until_ms: now_ms + self.rules.lock_ms };
-                locks = true;
-            }
+    /// A sign-in begins, if it may. It has failed until it is said to have gone well.
+    #[must_use]
+    pub(super) fn begin(&self, name: &str, address: IpAddr, now_ms: u64) -> bool {
+        let (site, mut tables) = (site(address), self.tables.lock());
+        let (mut by_name, mut by_site) = self.of(&tables, name, site, now_ms);
+        let may = self.may(&by_name, &by_site, now_ms);
+        if may {
+            by_name.count += 1;
+            by_site.count += 1;
+            tables.names.put((name.into(), site), by_name);
+            tables.addresses.put(site, by_site);
         }
-        locks
+        may
     }
 
-    /// A sign-in has gone well: the name's failures are forgotten, the address's are not.
-    pub(super) fn succeeded(&self, name: &str, address: IpAddr) {
-        let [name, _] = both(name, address);
-        self.failures.lock().remove(&name);
+    /// A sign-in that had begun has failed. Returns whether this one locks.
+    pub(super) fn failed(&self, name: &str, address: IpAddr, now_ms: u64) -> bool {
+        let (site, mut tables) = (site(address), self.tables.lock());
+        let (mut by_name, mut by_site) = self.of(&tables, name, site, now_ms);
+        let locks = by_name.lock(self.rules.failures_max, now_ms, &self.rules);
+        let locks_site = by_site.lock(self.addresses_max(), now_ms, &self.rules);
+        if locks {
+            tables.names.put((name.into(), site), by_name);
+        }
+        if locks_site {
+            tables.addresses.put(site, by_site);
+        }
+        locks || locks_site
+    }
+
+    /// A sign-in that had begun has gone well: the name's failures are forgotten, the address's others are not.
+    pub(super) fn succeeded(&self, name: &str, address: IpAddr, now_ms: u64) {
+        let (site, mut tables) = (site(address), self.tables.lock());
+        let (_, mut by_site) = self.of(&tables, name, site, now_ms);
+        tables.names.remove(&(name.into(), site));
+        by_site.count = by_site.count.saturating_sub(1);
+        tables.addresses.put(site, by_site);
     }
 }
 
@@ -102,13 +151,20 @@ mod tests {
     const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
+    fn fails(attempts: &Attempts, name: &str, address: IpAddr, now_ms: u64) -> bool {
+        assert!(attempts.begin(name, address, now_ms), "{name} from {address} at {now_ms}");
+        attempts.failed(name, address, now_ms)
+    }
+
     #[test]
-    fn a_name_is_locked_from_wherever_it_comes_and_for_a_time() {
+    fn a_name_is_locked_for_a_time_where_it_was_guessed_at_and_nowhere_else() {
         let attempts = Attempts::new(RULES);
-        assert!(!attempts.failed("a", HERE, 10) && !attempts.failed("a", THERE, 20));
+        assert!(!fails(&attempts, "a", HERE, 10) && !fails(&attempts, "a", HERE, 20));
         assert!(!attempts.locked("a", HERE, 20));
-        assert!(attempts.failed("a", HERE, 30));
-        assert!(attempts.locked("a", THERE, 31) && attempts.locked("a", HERE, 5_029));
+        assert!(fails(&attempts, "a", HERE, 30));
+        assert!(attempts.locked("a", HERE, 31) && attempts.locked("a", HERE, 5_029));
+        assert!(!attempts.begin("a", HERE, 31));
+        assert!(!attempts.locked("a", THERE, 31), "its owner is elsewhere, and comes in");
         assert!(!attempts.locked("b", HERE, 31) && !attempts.locked("a", HERE, 5_030));
     }
 
@@ -116,30 +172,55 @@ mod tests {
     fn failures_far_apart_or_before_a_success_do_not_add_up() {
         let attempts = Attempts::new(RULES);
         for at in [0, 900, 2_000, 2_900, 4_000] {
-            assert!(!attempts.failed("a", HERE, at), "{at}");
+            assert!(!fails(&attempts, "a", HERE, at), "{at}");
         }
-        attempts.failed("b", THERE, 0);
-        attempts.failed("b", THERE, 1);
-        attempts.succeeded("b", THERE);
-        assert!(!attempts.failed("b", THERE, 2));
+        fails(&attempts, "b", THERE, 0);
+        fails(&attempts, "b", THERE, 1);
+        assert!(attempts.begin("b", THERE, 2));
+        attempts.succeeded("b", THERE, 2);
+        assert!(!fails(&attempts, "b", THERE, 3));
+    }
+
+    #[test]
+    fn attempts_at_the_same_time_are_as_many_as_one_after_the_other() {
+        let attempts = Attempts::new(RULES);
+        let begun = (0..100).filter(|_| attempts.begin("a", HERE, 10)).count();
+        assert_eq!(begun, 3, "before any of them is known to have failed");
+        assert!((0..begun).any(|_| attempts.failed("a", HERE, 11)));
+        assert!(attempts.locked("a", HERE, 12));
     }
 
     #[test]
     fn an_address_that_tries_many_names_is_locked() {
         let attempts = Attempts::new(RULES);
         for at in 0..11 {
-            assert!(!attempts.failed(&format!("u{at}"), HERE, at));
+            assert!(!fails(&attempts, &format!("u{at}"), HERE, at));
         }
-        assert!(attempts.failed("u11", HERE, 11));
+        assert!(fails(&attempts, "u11", HERE, 11));
         assert!(attempts.locked("somebody", HERE, 12) && !attempts.locked("u11", THERE, 12));
     }
 
     #[test]
-    fn the_table_is_bounded() {
-        let attempts = Attempts::new(Rules { failures_max: 1_000_000, ..RULES });
-        for number in 0..30_000_u32 {
-            attempts.failed("é".repeat(200).as_str(), IpAddr::V4(Ipv4Addr::from(number)), u64::from(number));
+    fn sign_ins_that_go_well_lock_no_address() {
+        let attempts = Attempts::new(RULES);
+        for at in 0..100 {
+            assert!(attempts.begin("a", HERE, at));
+            attempts.succeeded("a", HERE, at);
         }
-        assert!(attempts.failures.lock().len() <= REMEMBERED_MAX);
+        assert!(!attempts.locked("a", HERE, 100));
+    }
+
+    #[test]
+    fn hosts_of_one_site_are_one_address() {
+        let attempts = Attempts::new(RULES);
+        let host = |low: u128| IpAddr::V6(Ipv6Addr::from_bits((0x2001_0db8_0000_0001 << 64) | low));
+        for low in 1..=2 {
+            assert!(!fails(&attempts, "a", host(low), 10));
+        }
+        assert!(fails(&attempts, "a", host(u128::from(u64::MAX)), 10));
+        assert!(attempts.locked("a", host(77), 11));
+        assert!(!attempts.locked("a", "2001:db8:0:2::1".parse().unwrap(), 11));
+        let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
+        assert_eq!(site(mapped), THERE, "IPv4 stays what it is, however it is written");
     }
 }

@@ -1,7 +1,7 @@
 //! Authorities that vouch for certificates of devices.
 
 use fulmar_platform::dialect::time;
-use fulmar_platform::registry::{Authority, Kind};
+use fulmar_platform::registry::{Authority, Kind, Registry};
 use serde_json::{Value, json};
 
 use super::Fault;
@@ -25,15 +25,19 @@ pub(super) async fn upload(call: Call) -> Result<Answer, Fault> {
     let new = NewAuthority {
         name: input.required("name")?,
         product_id: input.text("product_id")?,
-        pem: input.required("certificate")?,
+        // The SDK calls it `content`.
+        pem: match input.text("content")? {
+            Some(content) => content,
+            None => input.required("certificate")?,
+        },
     };
     let authority = call.operations().upload_authority(&new).await?;
     Answer::created(&authority.id, authority_json(&authority))
 }
 
 pub(super) async fn list(call: Call) -> Result<Answer, Fault> {
-    let mut authorities: Vec<_> =
-        call.operations().read(|registry| registry.authorities().map(|kept| (kept.oid, kept.record.clone())).collect());
+    let registry = call.operations().read(Registry::clone);
+    let mut authorities: Vec<_> = registry.authorities().map(|kept| (kept.oid, kept.record.clone())).collect();
     authorities.sort_unstable_by_key(|(oid, _)| std::cmp::Reverse(*oid));
     let listed: Vec<Value> = authorities.iter().map(|(_, authority)| authority_json(authority)).collect();
     Answer::ok(json!({ "certificates": listed }))

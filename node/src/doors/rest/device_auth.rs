@@ -1,17 +1,22 @@
 //! Where devices get their credentials over HTTP: Aliyun's pre-authentication and registration, Tencent's registration.
 //! What is answered is decided by the dialects; here it is read, committed and sent.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpRequest, HttpResponse, web};
 use fulmar_platform::dialect::{HttpAnswer, aliyun, tencent};
+use fulmar_platform::registry::Registry;
 
 use super::{Api, Arrival, now_ms};
 
 /// Bytes of a device's request.
 const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a device's name that is logged.
+const NAME_BYTES_MAX: usize = 128;
 
 /// Fields of a form that are read.
 const FIELDS_MAX: usize = 32;
@@ -60,10 +65,9 @@ async fn pre_authenticate(api: web::Data<Api>, request: HttpRequest, payload: we
         return json(200, aliyun::http::failed());
     }
     let form = fields(&body.unwrap_or_default());
-    let now_ms = now_ms();
-    let answer =
-        api.operations.read(|registry| aliyun::http::pre_authenticate(&form, registry, &api.settings.aliyun, now_ms));
-    json(200, answer)
+    // A copy shares everything, so that nobody who applies entries waits for it.
+    let registry = api.operations.read(Registry::clone);
+    json(200, aliyun::http::pre_authenticate(&form, &registry, &api.settings.aliyun, now_ms()))
 }
 
 async fn register_aliyun(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> HttpResponse {
@@ -71,36 +75,75 @@ async fn register_aliyun(api: web::Data<Api>, request: HttpRequest, payload: web
         return json(403, aliyun::http::plain());
     }
     let form = fields(&read(payload).await.unwrap_or_default());
-    let (now_ms, entropy) = (now_ms(), rand::random());
-    let answer = api.operations.read(|registry| aliyun::http::register(&form, registry, now_ms, entropy));
-    json(200, committed(&api, answer, aliyun::http::failed).await)
+    let registry = api.operations.read(Registry::clone);
+    let asks = Asks::of(&request, aliyun::http::named(&form), &registry);
+    if !asks.may(&api) {
+        return json(200, aliyun::http::throttled());
+    }
+    let answer = aliyun::http::register(&form, &registry, now_ms(), rand::random());
+    json(200, committed(&api, &asks, answer, aliyun::http::failed).await)
 }
 
 async fn register_tencent(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> HttpResponse {
     let body = read(payload).await.unwrap_or_default();
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let host = header("host").unwrap_or_default();
-    let (now_ms, entropy) = (now_ms(), rand::random());
-    let answer =
-        api.operations.read(|registry| tencent::http::register(&host, &header, &body, registry, now_ms, entropy));
-    json(200, committed(&api, answer, || tencent::http::not_committed(entropy)).await)
+    let (registry, entropy) = (api.operations.read(Registry::clone), rand::random());
+    let named = tencent::http::named(&body);
+    let named = named.as_ref().map(|(product, device)| (product.as_str(), device.as_str()));
+    let asks = Asks::of(&request, named, &registry);
+    if !asks.may(&api) {
+        return json(200, tencent::http::throttled(entropy));
+    }
+    let answer = tencent::http::register(&host, &header, &body, &registry, now_ms(), entropy);
+    json(200, committed(&api, &asks, answer, || tencent::http::not_committed(entropy)).await)
+}
+
+/// Who asks to be registered. Of a product that is not there, nothing is said: it is whatever somebody has written.
+struct Asks {
+    product: String,
+    device: String,
+    peer: IpAddr,
+}
+
+impl Asks {
+    fn of(request: &HttpRequest, named: Option<(&str, &str)>, registry: &Registry) -> Asks {
+        let arrival = request.conn_data::<Arrival>();
+        let peer = arrival.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |arrival| arrival.peer.ip());
+        let known = named.filter(|(product, _)| registry.product(product).is_some());
+        let (product, device) = known.unwrap_or_default();
+        let shown = device.len() <= NAME_BYTES_MAX;
+        Asks { product: product.to_owned(), device: if shown { device } else { "" }.to_owned(), peer }
+    }
+
+    /// Whether it is not too often.
+    fn may(&self, api: &Api) -> bool {
+        let may = api.registrations.takes(&self.product, self.peer, now_ms());
+        if !may {
+            tracing::debug!(product = self.product, peer = %self.peer, "registrations come too fast");
+        }
+        may
+    }
 }
 
 /// The answer, once what it depends on is committed; the device may then come to any node with what it was told.
-async fn committed(api: &Api, answer: HttpAnswer, failed: impl FnOnce() -> String) -> String {
+async fn committed(api: &Api, asks: &Asks, answer: HttpAnswer, failed: impl FnOnce() -> String) -> String {
+    let Asks { product, device, peer } = asks;
     if !api.operations.serves() {
         return failed();
     }
-    let registers = !answer.changes.is_empty();
+    if !answer.granted {
+        tracing::info!(product, device, %peer, "a device was refused its registration");
+        return answer.body;
+    }
+    let new = !answer.changes.is_empty();
     match api.operations.apply(answer.changes).await {
         Ok(()) => {
-            if registers {
-                tracing::info!("a device has registered itself");
-            }
+            tracing::info!(product, device, %peer, new, "a device was given its secret");
             answer.body
         }
         Err(error) => {
-            tracing::warn!(%error, "a device could not register itself");
+            tracing::warn!(product, device, %peer, %error, "a device could not register itself");
             failed()
         }
     }

@@ -38,7 +38,7 @@ fn device_json(view: &DeviceView) -> Value {
     let (device, presence) = (&view.device, &view.presence);
     let mut json = summary(view);
     json["create_time"] = time::compact(device.created_ms).into();
-    if presence.changed_ms > 0 {
+    if presence.active_ms > 0 {
         json["connection_status_update_time"] = time::iso_ms(presence.changed_ms).into();
     }
     if presence.active_ms > 0 {
@@ -64,6 +64,9 @@ fn device_json(view: &DeviceView) -> Value {
     }
     if let Some(endpoint) = &device.endpoint {
         json["endpoint"] = json!({ "host": endpoint.host, "port": endpoint.port });
+    }
+    if !device.sensoro_app_id.is_empty() {
+        json["sensoro_app_id"] = (&*device.sensoro_app_id).into();
     }
     json
 }

@@ -1,7 +1,6 @@
 //! What goes wrong, in the vendor's form: a status, `error_code` and `error_msg`. Codes that start with `FULMAR` stand
 //! where the vendor's documents are silent.
 
-use fulmar_platform::registry::Kind;
 use serde_json::{Value, json};
 
 use crate::operations::Error;
@@ -56,10 +55,6 @@ impl Fault {
         Fault::new(403, "IOTDA.000021", what)
     }
 
-    pub(super) fn locked() -> Fault {
-        Fault::new(403, "IOTDA.021102", "Too many failed sign-ins; try again later.")
-    }
-
     pub(super) fn path() -> Fault {
         Fault::new(404, "FULMAR.000404", "There is no such path.")
     }
@@ -102,19 +97,10 @@ impl Fault {
 impl From<Error> for Fault {
     fn from(error: Error) -> Fault {
         let text = error.to_string();
-        let (status, code) = match error {
-            Error::Invalid { .. } => return Fault::invalid(&text),
-            Error::Missing { kind: Kind::Device, .. } => (404, "IOTDA.014000"),
-            Error::Missing { kind: Kind::App, .. } => (403, "IOTDA.001000"),
-            Error::Missing { .. } => (404, "FULMAR.000001"),
-            Error::Exists { kind: Kind::Device, .. } => (400, "IOTDA.014031"),
-            Error::Exists { .. } => (409, "FULMAR.000002"),
-            Error::InUse { .. } => (409, "FULMAR.000003"),
-            Error::Contended { .. } => (409, "FULMAR.000004"),
-            Error::Unavailable => (503, "FULMAR.000005"),
-            Error::Full => (503, "FULMAR.000006"),
-            Error::Certificate(_) => (500, "FULMAR.000007"),
-        };
+        if let Error::Invalid { .. } = error {
+            return Fault::invalid(&text);
+        }
+        let (status, code) = error.rest();
         Fault::new(status, code, text)
     }
 }

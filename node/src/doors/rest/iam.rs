@@ -1,16 +1,14 @@
 //! What stands in for the cloud's identity service: tokens for passwords, and the project.
 
 use fulmar_platform::dialect::time;
-use std::time::Duration;
-
-use argon2::password_hash::{PasswordHash, PasswordVerifier};
 use serde_json::{Value, json};
 
 use super::call::{Answer, Call};
+use super::verify::{Attempt, Unverified};
 use super::{Fault, now_ms, token};
 
-/// Time to wait for one's turn to have a password verified.
-const TURN: Duration = Duration::from_secs(5);
+/// Bytes of a user's name; a longer one is nobody's.
+const USER_BYTES_MAX: usize = 128;
 
 fn refused() -> Fault {
     Fault::identity(401, "The username or password is wrong, or the scope is not this cluster's.")
@@ -34,6 +32,9 @@ pub(super) async fn create_token(call: Call) -> Result<Answer, Fault> {
     }
     let name = user["name"].as_str().or_else(|| user["id"].as_str());
     let name = name.ok_or_else(|| bad("auth.identity.password.user.name is required."))?.to_owned();
+    if name.len() > USER_BYTES_MAX {
+        return Err(bad(&format!("auth.identity.password.user.name may have {USER_BYTES_MAX} bytes.")));
+    }
     let password = user["password"].as_str();
     let password = password.ok_or_else(|| bad("auth.identity.password.user.password is required."))?.to_owned();
     let settings = &call.api.settings;
@@ -41,32 +42,21 @@ pub(super) async fn create_token(call: Call) -> Result<Answer, Fault> {
     let scoped = names(&scope["project"], &settings.project_name, &settings.project_id)
         && names(&scope["domain"], domain, domain)
         && names(&scope["project"]["domain"], domain, domain);
-    let now_ms = now_ms();
-    if call.api.attempts.locked(&name, call.peer, now_ms) {
-        return Err(Fault::identity(429, "Too many failed sign-ins; try again later."));
-    }
-    let known = call.api.user(&name).filter(|_| name.len() <= 128);
+    let known = call.api.user(&name);
     let there = known.is_some();
     let (hash, role) = known.unwrap_or((call.api.decoy.clone(), fulmar_platform::registry::Role::Viewer));
-    let verifying = hash.clone();
-    let turn = tokio::time::timeout(TURN, call.api.verifications.acquire()).await;
-    let Ok(Ok(_turn)) = turn else { return Err(Fault::identity(503, "Passwords cannot be verified now.")) };
-    let verified = tokio::task::spawn_blocking(move || {
-        PasswordHash::new(verifying.expose())
-            .is_ok_and(|hash| argon2::Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
-    });
-    let verified = verified.await.unwrap_or(false);
+    let attempt = Attempt { user: name.clone(), peer: call.peer };
+    let verified = call.api.verifier.verify(attempt, hash.clone(), password).await.map_err(|why| match why {
+        Unverified::Locked => Fault::identity(429, "Too many failed sign-ins; try again later."),
+        Unverified::Busy => Fault::identity(503, "Passwords cannot be verified now."),
+    })?;
     if !(verified && there && scoped && names(&user["domain"], domain, domain)) {
-        if !(verified && there) && call.api.attempts.failed(&name, call.peer, now_ms) {
-            tracing::warn!(peer = %call.peer, user = name, "locked after failed sign-ins");
-        }
         tracing::info!(peer = %call.peer, user = name, "a sign-in was refused");
         return Err(refused());
     }
-    call.api.attempts.succeeded(&name, call.peer);
     let key = call.operations().read(|registry| registry.key().cloned());
     let key = key.ok_or_else(|| Fault::identity(503, "The cluster has not begun."))?;
-    let issued_s = now_ms / 1000;
+    let issued_s = now_ms() / 1000;
     let claims = token::Claims { user: name, issued_s, expires_s: issued_s + settings.token_lifetime_s };
     let token = token::issue(&key, &claims, &hash);
     tracing::info!(peer = %call.peer, user = claims.user, "signed in");

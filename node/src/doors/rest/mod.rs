@@ -5,20 +5,28 @@
 mod apps;
 mod attempts;
 mod authorities;
+mod batch_tasks;
 mod call;
+mod commands;
 mod device_auth;
 mod devices;
 mod fault;
 mod iam;
 mod identity;
+mod messages;
 mod openapi;
+mod pace;
 mod people;
 mod products;
+mod recent;
 mod routes;
+mod rules;
 mod sensoro;
 mod settings;
+mod shadows;
 mod signature;
 mod token;
+mod verify;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -29,32 +37,31 @@ use actix_web::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use fulmar_platform::Secret;
 use percent_encoding::percent_decode_str;
-use tokio::sync::Semaphore;
 
 use super::Arrival;
 use crate::cluster::clock::wall_ms;
 use crate::operations::Operations;
-use attempts::Attempts;
 use call::{Answer, Call};
 use fault::Fault;
 use routes::{Found, Needs};
 pub use settings::Settings;
+use verify::Verifier;
 
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
+/// Of one that names many devices.
+const LONG_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Time for a request's body to come.
 const BODY: Duration = Duration::from_secs(30);
-
-/// Passwords verified at one time: each takes tens of milliseconds and 19 MiB by argon2's defaults.
-const VERIFICATIONS_MAX: usize = 2;
 
 /// The REST API of a node.
 pub struct Api {
     operations: Operations,
     settings: Settings,
-    attempts: Attempts,
-    verifications: Semaphore,
+    verifier: Verifier,
+    registrations: pace::Pace,
     /// What a password is verified against where there is no such user, so that time does not tell who exists.
     decoy: Secret,
 }
@@ -69,9 +76,10 @@ impl Api {
     /// # Errors
     /// No password can be hashed.
     pub fn new(operations: Operations, settings: Settings) -> anyhow::Result<Arc<Api>> {
-        let decoy = Secret::new(&crate::operations::hash_password("nobody's password")?);
-        let attempts = Attempts::new(settings.sign_in);
-        Ok(Arc::new(Api { operations, settings, attempts, verifications: Semaphore::new(VERIFICATIONS_MAX), decoy }))
+        let nobodys: u128 = rand::random();
+        let decoy = Secret::new(&crate::operations::hash_password(&nobodys.to_string())?);
+        let verifier = Verifier::new(settings.sign_in);
+        Ok(Arc::new(Api { operations, settings, verifier, registrations: pace::Pace::new(), decoy }))
     }
 }
 
@@ -129,7 +137,7 @@ async fn answer(
         Found::OtherMethods(methods) => return Err(Fault::method(&methods)),
         Found::Nothing => return Err(Fault::path()),
     };
-    let body = read_body(request, payload).await?;
+    let body = read_body(request, payload, route.body_bytes_max()).await?;
     if !api.operations.serves() {
         return Err(crate::operations::Error::Unavailable.into());
     }
@@ -163,15 +171,15 @@ async fn answer(
     outcome
 }
 
-async fn read_body(request: &HttpRequest, payload: web::Payload) -> Result<web::Bytes, Fault> {
+async fn read_body(request: &HttpRequest, payload: web::Payload, bytes_max: usize) -> Result<web::Bytes, Fault> {
     let length = request.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length: usize| length > BODY_BYTES_MAX) {
-        return Err(Fault::oversize(BODY_BYTES_MAX));
+    if length.is_some_and(|length: usize| length > bytes_max) {
+        return Err(Fault::oversize(bytes_max));
     }
-    match tokio::time::timeout(BODY, payload.to_bytes_limited(BODY_BYTES_MAX)).await {
+    match tokio::time::timeout(BODY, payload.to_bytes_limited(bytes_max)).await {
         Ok(Ok(Ok(body))) => Ok(body),
         Ok(Ok(Err(_))) => Err(Fault::format("The body cannot be read.")),
-        Ok(Err(_)) => Err(Fault::oversize(BODY_BYTES_MAX)),
+        Ok(Err(_)) => Err(Fault::oversize(bytes_max)),
         Err(_) => Err(Fault::slow()),
     }
 }

@@ -1,7 +1,7 @@
 //! Users and their pairs of keys. Those of the configuration are listed, and changed there.
 
 use fulmar_platform::dialect::time;
-use fulmar_platform::registry::{Kind, Role};
+use fulmar_platform::registry::{Kind, Registry, Role};
 use serde_json::{Value, json};
 
 use super::Fault;
@@ -40,15 +40,15 @@ pub(super) async fn list_users(call: Call) -> Result<Answer, Fault> {
     let configured = configured
         .map(|(name, (_, role))| json!({ "name": name, "role": role_name(*role), "source": "configuration" }));
     let mut users: Vec<Value> = configured.collect();
-    call.operations().read(|registry| {
-        users.extend(registry.users().map(|kept| {
-            let user = &kept.record;
-            json!({
-                "name": user.name, "role": role_name(user.role), "source": "registry",
-                "create_time": time::compact(user.created_ms),
-            })
-        }));
-    });
+    // A copy shares everything, so that nobody who applies entries waits for it.
+    let registry = call.operations().read(Registry::clone);
+    users.extend(registry.users().map(|kept| {
+        let user = &kept.record;
+        json!({
+            "name": user.name, "role": role_name(user.role), "source": "registry",
+            "create_time": time::compact(user.created_ms),
+        })
+    }));
     users.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     Answer::ok(json!({ "users": users }))
 }
@@ -92,15 +92,14 @@ pub(super) async fn list_access_keys(call: Call) -> Result<Answer, Fault> {
     let configured =
         configured.map(|(ak, (_, user))| json!({ "access_key": ak, "user": user, "source": "configuration" }));
     let mut keys: Vec<Value> = configured.collect();
-    call.operations().read(|registry| {
-        keys.extend(registry.access_keys().map(|kept| {
-            let key = &kept.record;
-            json!({
-                "access_key": key.ak, "user": key.user, "source": "registry",
-                "create_time": time::compact(key.created_ms),
-            })
-        }));
-    });
+    let registry = call.operations().read(Registry::clone);
+    keys.extend(registry.access_keys().map(|kept| {
+        let key = &kept.record;
+        json!({
+            "access_key": key.ak, "user": key.user, "source": "registry",
+            "create_time": time::compact(key.created_ms),
+        })
+    }));
     keys.sort_by(|a, b| a["access_key"].as_str().cmp(&b["access_key"].as_str()));
     Answer::ok(json!({ "access_keys": keys }))
 }

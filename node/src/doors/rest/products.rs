@@ -26,6 +26,7 @@ fn summary(call: &Call, product: &Product) -> Value {
         "create_time": time::compact(product.created_ms),
         "dialect": product.dialect.as_str(),
         "dynamic_registration": registration_name(product.registration),
+        "messages_require_subscribe": product.messages_require_subscribe,
     })
 }
 

@@ -6,7 +6,10 @@ use std::pin::Pin;
 use fulmar_platform::registry::Role;
 
 use super::call::{Answer, Call};
-use super::{Fault, apps, authorities, devices, iam, openapi, people, products, sensoro};
+use super::{
+    BODY_BYTES_MAX, Fault, LONG_BODY_BYTES_MAX, apps, authorities, batch_tasks, commands, devices, iam, messages,
+    openapi, people, products, rules, sensoro, shadows,
+};
 
 type Answering = Pin<Box<dyn Future<Output = Result<Answer, Fault>>>>;
 
@@ -35,6 +38,16 @@ pub(super) struct Route {
     pub(super) handler: fn(Call) -> Answering,
 }
 
+impl Route {
+    /// Bytes of a request's body.
+    pub(super) fn body_bytes_max(&self) -> usize {
+        match self.takes {
+            "BatchTaskBody" | "BatchTargets" => LONG_BODY_BYTES_MAX,
+            _ => BODY_BYTES_MAX,
+        }
+    }
+}
+
 const VIEWER: Needs = Needs::Role(Role::Viewer);
 const OPERATOR: Needs = Needs::Role(Role::Operator);
 const ADMIN: Needs = Needs::Role(Role::Admin);
@@ -53,6 +66,11 @@ const DEVICES: &[&str] = &[
     "end_time",
     "app_id",
 ];
+
+const RULES: &[&str] = &["resource", "event", "app_type", "app_id", "rule_name", "active", "limit", "marker", "offset"];
+const ACTIONS: &[&str] = &["rule_id", "channel", "app_type", "app_id", "limit", "marker", "offset"];
+const TASKS: &[&str] = &["app_id", "task_type", "status", "limit", "marker", "offset"];
+const TASK: &[&str] = &["task_detail_status", "target", "limit", "marker", "offset"];
 
 macro_rules! routes {
     ($($needs:ident $method:literal $path:literal $query:expr, $takes:literal => $status:literal $gives:literal $room:ident::$name:ident;)*) => {
@@ -106,6 +124,45 @@ pub(super) const ROUTES: &[Route] = routes! {
     OPERATOR "POST" "/v5/iot/{project_id}/devices/{device_id}/reset-fingerprint" &[], "FingerprintBody" => 200 "Fingerprint" devices::reset_fingerprint;
     OPERATOR "POST" "/v5/iot/{project_id}/devices/{device_id}/change-gateway" &[], "GatewayBody" => 200 "Device" devices::change_gateway;
     OPERATOR "POST" "/v5/iot/{project_id}/devices/{device_id}/certificate" &[], "" => 201 "DeviceCertificate" devices::issue_certificate;
+    OPERATOR "POST" "/v5/iot/{project_id}/devices/{device_id}/commands" &[], "CommandBody" => 200 "CommandAnswer" commands::create;
+    VIEWER "GET" "/v5/iot/{project_id}/devices/{device_id}/properties" &["service_id"], "" => 200 "RequestAnswer" commands::get_properties;
+    OPERATOR "PUT" "/v5/iot/{project_id}/devices/{device_id}/properties" &[], "PropertiesBody" => 200 "RequestAnswer" commands::set_properties;
+    OPERATOR "POST" "/v5/iot/{project_id}/devices/{device_id}/rrpc" &[], "RrpcBody" => 200 "RequestAnswer" commands::request;
+    OPERATOR "POST" "/v5/iot/{project_id}/devices/{device_id}/async-commands" &[], "" => 400 "Error" commands::create_async;
+    VIEWER "GET" "/v5/iot/{project_id}/devices/{device_id}/async-commands" &[], "" => 400 "Error" commands::list_async;
+    VIEWER "GET" "/v5/iot/{project_id}/devices/{device_id}/async-commands/{command_id}" &[], "" => 400 "Error" commands::show_async;
+
+    OPERATOR "POST" "/v5/iot/{project_id}/batchtasks" &[], "BatchTaskBody" => 201 "BatchTask" batch_tasks::create;
+    VIEWER "GET" "/v5/iot/{project_id}/batchtasks" TASKS, "" => 200 "BatchTasks" batch_tasks::list;
+    VIEWER "GET" "/v5/iot/{project_id}/batchtasks/{task_id}" TASK, "" => 200 "BatchTaskDetails" batch_tasks::show;
+    OPERATOR "DELETE" "/v5/iot/{project_id}/batchtasks/{task_id}" &[], "" => 204 "" batch_tasks::delete;
+    OPERATOR "POST" "/v5/iot/{project_id}/batchtasks/{task_id}/retry" &[], "BatchTargets" => 200 "BatchTargetResults" batch_tasks::retry;
+    OPERATOR "POST" "/v5/iot/{project_id}/batchtasks/{task_id}/stop" &[], "BatchTargets" => 200 "BatchTargetResults" batch_tasks::stop;
+    OPERATOR "POST" "/v5/iot/{project_id}/batchtasks/{task_id}/confirm" &[], "BatchTargets" => 200 "BatchTargetResults" batch_tasks::confirm;
+    OPERATOR "POST" "/v5/iot/{project_id}/devices/{device_id}/messages" &[], "MessageBody" => 201 "MessageResult" messages::create;
+    VIEWER "GET" "/v5/iot/{project_id}/devices/{device_id}/messages" &[], "" => 200 "Messages" messages::list;
+    VIEWER "GET" "/v5/iot/{project_id}/devices/{device_id}/messages/{message_id}" &[], "" => 200 "Message" messages::show;
+    OPERATOR "DELETE" "/v5/iot/{project_id}/devices/{device_id}/messages/{message_id}" &[], "" => 204 "" messages::delete;
+    OPERATOR "POST" "/v5/iot/{project_id}/broadcast-messages" &[], "BroadcastBody" => 201 "Broadcast" messages::broadcast;
+
+    OPERATOR "POST" "/v5/iot/{project_id}/routing-rule/rules" &[], "RuleBody" => 201 "Rule" rules::create;
+    VIEWER "GET" "/v5/iot/{project_id}/routing-rule/rules" RULES, "" => 200 "Rules" rules::list;
+    VIEWER "GET" "/v5/iot/{project_id}/routing-rule/rules/{rule_id}" &[], "" => 200 "Rule" rules::show;
+    OPERATOR "PUT" "/v5/iot/{project_id}/routing-rule/rules/{rule_id}" &[], "RuleUpdate" => 200 "Rule" rules::update;
+    OPERATOR "DELETE" "/v5/iot/{project_id}/routing-rule/rules/{rule_id}" &[], "" => 204 "" rules::delete;
+    OPERATOR "POST" "/v5/iot/{project_id}/routing-rule/rules/{rule_id}/test" &[], "RuleTrial" => 200 "RuleTried" rules::test;
+    OPERATOR "POST" "/v5/iot/{project_id}/routing-rule/test" &[], "RuleTrial" => 200 "RuleTried" rules::test_texts;
+    VIEWER "GET" "/v5/iot/{project_id}/routing-rule/rules/{rule_id}/status" &[], "" => 200 "RuleStatus" rules::status;
+    OPERATOR "POST" "/v5/iot/{project_id}/routing-rule/actions" &[], "RuleActionBody" => 201 "RuleAction" rules::create_action;
+    OPERATOR "GET" "/v5/iot/{project_id}/routing-rule/actions" ACTIONS, "" => 200 "RuleActions" rules::list_actions;
+    OPERATOR "GET" "/v5/iot/{project_id}/routing-rule/actions/{action_id}" &[], "" => 200 "RuleAction" rules::show_action;
+    OPERATOR "PUT" "/v5/iot/{project_id}/routing-rule/actions/{action_id}" &[], "RuleActionBody" => 200 "RuleAction" rules::update_action;
+    OPERATOR "DELETE" "/v5/iot/{project_id}/routing-rule/actions/{action_id}" &[], "" => 204 "" rules::delete_action;
+    VIEWER "GET" "/v5/iot/{project_id}/devices/{device_id}/shadow" &[], "" => 200 "Shadow" shadows::show;
+    OPERATOR "PUT" "/v5/iot/{project_id}/devices/{device_id}/shadow" &[], "ShadowBody" => 200 "Shadow" shadows::update;
+    OPERATOR "DELETE" "/v5/iot/{project_id}/devices/{device_id}/shadow" &[], "" => 204 "" shadows::delete;
+    OPERATOR "POST" "/v5/iot/{project_id}/devices/{device_id}/upgrade" &[], "UpgradeBody" => 204 "" shadows::offer_upgrade;
+    OPERATOR "POST" "/v5/iot/{project_id}/devices/{device_id}/version-query" &[], "" => 204 "" shadows::query_version;
 
     ADMIN "POST" "/v5/iot/{project_id}/certificates" &[], "AuthorityBody" => 201 "Authority" authorities::upload;
     VIEWER "GET" "/v5/iot/{project_id}/certificates" &[], "" => 200 "Authorities" authorities::list;

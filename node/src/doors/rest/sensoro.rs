@@ -1,7 +1,7 @@
 //! Applications of Sensoro's push service.
 
 use fulmar_platform::dialect::time;
-use fulmar_platform::registry::{Kind, SensoroApp};
+use fulmar_platform::registry::{Registry, SensoroApp};
 use serde_json::{Value, json};
 
 use super::Fault;
@@ -26,9 +26,8 @@ pub(super) async fn create(call: Call) -> Result<Answer, Fault> {
 }
 
 pub(super) async fn list(call: Call) -> Result<Answer, Fault> {
-    let mut apps: Vec<_> = call
-        .operations()
-        .read(|registry| registry.sensoro_apps().map(|kept| (kept.oid, kept.record.clone())).collect());
+    let registry = call.operations().read(Registry::clone);
+    let mut apps: Vec<_> = registry.sensoro_apps().map(|kept| (kept.oid, kept.record.clone())).collect();
     apps.sort_unstable_by_key(|(oid, _)| std::cmp::Reverse(*oid));
     Answer::ok(json!({ "sensoro_apps": apps.iter().map(|(_, app)| app_json(app)).collect::<Vec<_>>() }))
 }
@@ -48,11 +47,12 @@ pub(super) async fn rotate_secret(call: Call) -> Result<Answer, Fault> {
 /// The body is the record, whatever its members: in safe mode `data` is encrypted.
 pub(super) async fn push(call: Call) -> Result<Answer, Fault> {
     let record = call.json()?;
+    Input::of(&record)?;
     call.operations().push_sensoro_record(call.param("sensoro_app_id"), record).await?;
     Answer::empty()
 }
 
 pub(super) async fn delete(call: Call) -> Result<Answer, Fault> {
-    call.operations().delete(Kind::SensoroApp, call.param("sensoro_app_id")).await?;
+    call.operations().delete_sensoro_app(call.param("sensoro_app_id")).await?;
     Answer::empty()
 }

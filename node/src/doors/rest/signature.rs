@@ -15,6 +15,9 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 
 const HEADERS_MAX: usize = 64;
 
+/// Bytes of an access key; a longer one is nobody's.
+const ACCESS_KEY_BYTES_MAX: usize = 128;
+
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 
 /// A request as its signature sees it.
@@ -85,7 +88,7 @@ impl Signed {
         };
         let headers: Vec<String> = parameter("SignedHeaders")?.split(';').map(str::to_ascii_lowercase).collect();
         let signature = hex::decode(parameter("Signature")?).map_err(|_| Bad::Malformed)?;
-        if access_key.is_empty() || headers.len() > HEADERS_MAX {
+        if access_key.is_empty() || access_key.len() > ACCESS_KEY_BYTES_MAX || headers.len() > HEADERS_MAX {
             return Err(Bad::Malformed);
         }
         if !["host", "x-sdk-date"].iter().all(|wanted| headers.iter().any(|header| header == wanted)) {

@@ -2,11 +2,13 @@
 
 use fulmar_broker::retained::Retained;
 use fulmar_broker::session::Token;
+use fulmar_broker::state::command::News;
 use fulmar_mqtt::{DecodeError, Decoded, ReasonCode};
+use fulmar_platform::Downlink;
 use ractor::ActorRef;
 
 use crate::cluster::Committed;
-use crate::dispatch::Port;
+use crate::dispatch::{Outgoing, Port};
 
 /// All complete packets of one read, and what followed them if that was no MQTT.
 #[derive(Debug)]
@@ -38,6 +40,18 @@ pub enum Message {
     Fenced,
     /// By dispatch (too slow) or by the node (shutting down).
     Close(ReasonCode),
+    /// By whoever has something to say to the client: see [`crate::dispatch::Dispatch::send`].
+    Downlink(Box<Outgoing>),
+    /// By dispatch, or by whoever has opened the session: messages may wait for the client.
+    Mail,
+    /// By the log: what the session has noted first, of messages that it was not told of yet, is committed; or not.
+    Noted(Box<Committed>),
+    /// By the log: something has become of its device, or of one behind it.
+    News(News),
+    /// By the log: what an uplink has asked for is committed; what is answered, and devices that it was about.
+    Replies(Vec<Downlink>, Vec<Box<str>>),
+    /// By whoever opened the session: it may send.
+    Opened,
 }
 
 /// What a proposal came to, and the retained messages as of its commit where they were asked for.
@@ -78,5 +92,25 @@ impl Port for ActorRef<Message> {
 
     fn close(&self, reason: ReasonCode) {
         let _ = self.cast(Message::Close(reason));
+    }
+
+    fn downlink(&self, outgoing: Box<Outgoing>) {
+        let _ = self.cast(Message::Downlink(outgoing));
+    }
+
+    fn mail(&self) {
+        let _ = self.cast(Message::Mail);
+    }
+
+    fn noted(&self, committed: Committed) {
+        let _ = self.cast(Message::Noted(Box::new(committed)));
+    }
+
+    fn news(&self, news: News) {
+        let _ = self.cast(Message::News(news));
+    }
+
+    fn replies(&self, downlinks: Vec<Downlink>, about: Vec<Box<str>>) {
+        let _ = self.cast(Message::Replies(downlinks, about));
     }
 }

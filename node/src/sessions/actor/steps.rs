@@ -175,13 +175,14 @@ impl State {
         let persistent = self.session.persistent();
         let clustered = self.dispatch.links().connected();
         // A clean session's filters end with its socket; only shared ones are in the state by themselves.
-        let (logged, clean): (Vec<Subscription>, Vec<Subscription>) =
-            subscriptions.iter().cloned().partition(|s| persistent || s.filter.shared().is_some());
+        let logged: Vec<Subscription> =
+            subscriptions.iter().filter(|s| persistent || s.filter.shared().is_some()).cloned().collect();
         let mut announcing = Announcing::default();
-        if clustered && !clean.is_empty() {
-            // The routes first: a message that another node sends as soon as it knows of them finds them here.
+        if clustered && !persistent {
+            // The routes first: a message that another node sends as soon as it knows of them finds them here. That holds
+            // for shared ones too: whoever is alone in a group is nobody's second choice.
             self.dispatch.hold(&self.receiver);
-            announcing = self.dispatch.announce(&self.receiver, &clean);
+            announcing = self.dispatch.announce(&self.receiver, &subscriptions);
         }
         let subscribed = Box::new(Subscribed { token, subscriptions, existed: known, retained: None });
         let mut commands = Vec::new();
@@ -236,6 +237,7 @@ impl State {
     /// Nobody could be heard until now, and nothing was taken: all that is counted begins anew.
     pub(super) fn thawed(&mut self, now: Now) {
         self.session.thawed(now);
+        self.thaw_mail(now);
         if let Hold::Room(since_ms) = &mut self.hold {
             *since_ms = now.mono_ms;
         }
@@ -273,6 +275,8 @@ impl State {
         }
         self.write_control(work);
         self.dispatch.release_hold(&self.receiver);
+        self.look_again_for_mail(work.now);
+        self.heard_more(work);
     }
 
     pub(super) fn unsubscribe(&mut self, token: Token, filters: Vec<TopicFilter>, known: Vec<bool>, work: &mut Work) {

@@ -23,7 +23,7 @@ fn a_wrong_value_is_told() {
         ),
         (
             "[[listener]]\naddress = \"0.0.0.0:1\"\ndialects = [\"generic\", \"alyun\"]",
-            "3: listener.0.dialects.1 is \"alyun\"; allowed: `tencent`, `aliyun`, `huawei`, `sensoro`, `generic`; did you mean `aliyun`?",
+            "3: listener.0.dialects.1 is \"alyun\"; allowed: `application`, `tencent`, `aliyun`, `huawei`, `sensoro`, `generic`; did you mean `aliyun`?",
         ),
         (
             "[[listener]]\naddress = \"0.0.0.0:1\"\ndialects = []",
@@ -41,6 +41,8 @@ fn a_wrong_value_is_told() {
             "[platform.aliyun]\nendpoint_host = \"http://a\"",
             "2: platform.aliyun.endpoint_host is \"http://a\"; allowed: the name or address of a host",
         ),
+        ("[platform]\nbatch_concurrency = 0", "2: platform.batch_concurrency is 0; allowed: 1 to 1024"),
+        ("[platform]\ncommand_timeout = \"2m\"", "2: platform.command_timeout is 2m; allowed: 100ms to 1m"),
         (
             "[platform.huawei]\ntimestamp_tolerance = \"90m\"",
             "2: platform.huawei.timestamp_tolerance is 90m; allowed: whole hours, as in \"1h\"",

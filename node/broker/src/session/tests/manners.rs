@@ -145,3 +145,65 @@ fn a_clean_session_ends_with_its_connection_whatever_the_client_says() {
         assert_eq!((*expiry_s, *reason), (None, ReasonCode::Success), "{version:?}");
     }
 }
+
+/// Hears `app/...` as `$push/app/...` of a group, and says nothing.
+#[derive(Debug)]
+struct Apart(&'static str);
+
+impl Voice for Apart {
+    fn publishing(&self, _topic: &TopicName) -> Publishing {
+        Publishing::Close
+    }
+
+    fn subscribing(&self, filter: &TopicFilter) -> Subscribing {
+        let granted = filter.as_str().starts_with(self.0);
+        if granted { Subscribing::Grant(QoS::AtMostOnce) } else { Subscribing::Deny }
+    }
+
+    fn routed(&self, filter: &TopicFilter) -> Option<TopicFilter> {
+        TopicFilter::new(format!("$share/g/$push/{filter}")).ok()
+    }
+}
+
+#[test]
+fn filters_are_known_to_the_router_by_another_name() {
+    let manners = Manners { subscriptions_max: Some(2), ..Manners::default() };
+    let mut talk = held_to(Version::V311, manners);
+    talk.session.speak(Arc::new(Apart("app/")));
+    let outputs = talk.packet(subscribe(1, &["app/a", "else", "app/b", "app/c"]));
+    let [Output::Denied(Denial::Subscribe(denied)), Output::Subscribe { token, subscriptions, .. }] = &outputs[..]
+    else {
+        panic!("{outputs:?}");
+    };
+    assert_eq!(denied.as_str(), "else", "by the client's own");
+    let routed: Vec<&str> = subscriptions.iter().map(|one| one.filter.as_str()).collect();
+    assert_eq!(routed, ["$share/g/$push/app/a", "$share/g/$push/app/b"]);
+    let outputs = talk.say(Input::Subscribed { token: *token, existed: vec![false, false] });
+    let [Output::Send(Packet::SubAck(suback))] = &outputs[..] else { panic!("{outputs:?}") };
+    let granted = ReasonCode::Success;
+    let reasons = [granted, ReasonCode::NotAuthorized, granted, ReasonCode::QuotaExceeded];
+    assert_eq!(suback.reasons, reasons, "a bound of the dialect, below the session's");
+    let filters = vec![TopicFilter::new("app/a").unwrap()];
+    let unsubscribe = fulmar_mqtt::packet::Unsubscribe { packet_id: 2, filters, user: Vec::new() };
+    let outputs = talk.packet(Packet::Unsubscribe(Box::new(unsubscribe)));
+    let [Output::Unsubscribe { filters, existed, .. }] = &outputs[..] else { panic!("{outputs:?}") };
+    assert_eq!((filters[0].as_str(), &existed[..]), ("$share/g/$push/app/a", &[true][..]));
+    // A later voice decides about what is asked from then on.
+    talk.session.speak(Arc::new(Apart("new/")));
+    let outputs = talk.packet(subscribe(3, &["app/a"]));
+    assert!(matches!(&outputs[..], [Output::Denied(_), Output::Send(Packet::SubAck(_))]), "{outputs:?}");
+}
+
+#[test]
+fn a_publish_of_who_may_say_nothing_ends_the_connection() {
+    for (version, told) in [(Version::V311, None), (Version::V5, Some(ReasonCode::NotAuthorized))] {
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+            let mut talk = held_to(version, Manners::default());
+            talk.session.speak(Arc::new(Apart("app/")));
+            let outputs = talk.publish("app/a", qos, 1);
+            assert!(matches!(&outputs[0], Output::Denied(Denial::Publish(_))), "{outputs:?}");
+            assert!(!outputs.contains(&puback(1)), "{outputs:?}");
+            assert_eq!(ended(&outputs), told);
+        }
+    }
+}

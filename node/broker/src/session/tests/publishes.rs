@@ -5,6 +5,35 @@ use fulmar_mqtt::packet::SkippedPublish;
 use super::*;
 
 #[test]
+fn what_the_platform_reads_may_take_a_right_away() {
+    /// May publish until something was for the platform.
+    #[derive(Debug, Default)]
+    struct Once(std::sync::atomic::AtomicBool);
+    impl Voice for Once {
+        fn publishing(&self, topic: &TopicName) -> Publishing {
+            let gone = self.0.fetch_or(topic.as_str() == "up", std::sync::atomic::Ordering::AcqRel);
+            match topic.as_str() {
+                "up" => Publishing::Platform,
+                _ if gone => Publishing::Deny,
+                _ => Publishing::Route,
+            }
+        }
+        fn subscribing(&self, _filter: &TopicFilter) -> Subscribing {
+            Subscribing::Deny
+        }
+    }
+    let mut talk = Talk::v5();
+    talk.session.voice = Arc::new(Once::default());
+    for (topic, routed, denied) in
+        [("a", true, false), ("a", true, false), ("up", false, false), ("a", false, true), ("a", false, true)]
+    {
+        let outputs = talk.publish(topic, QoS::AtMostOnce, 0);
+        assert_eq!(outputs.iter().any(|output| matches!(output, Output::Publish { .. })), routed, "{outputs:?}");
+        assert_eq!(outputs.iter().any(|output| matches!(output, Output::Denied(_))), denied, "{outputs:?}");
+    }
+}
+
+#[test]
 fn qos_1_is_acknowledged_when_it_has_been_taken() {
     for mut talk in [Talk::v311(), Talk::v5()] {
         let outputs = talk.publish("a", QoS::AtLeastOnce, 7);

@@ -3,10 +3,37 @@
 use fulmar_mqtt::packet::{ReasonProperties, RetainHandling, SubAck, UnsubAck, Unsubscribe};
 
 use super::*;
+use crate::state::command::Subscription;
 
 fn suback(packet_id: u16, reasons: &[ReasonCode]) -> Output {
     let properties = ReasonProperties::default();
     Output::Send(Packet::SubAck(Box::new(SubAck { packet_id, reasons: reasons.to_vec(), properties })))
+}
+
+/// A claim of a session that has subscribed to these.
+fn claimed(filters: &[&str]) -> Claimed {
+    let subscription = |filter: &&str| Subscription {
+        filter: TopicFilter::new((*filter).to_owned()).unwrap(),
+        options: SubscriptionOptions::default(),
+        id: None,
+    };
+    Claimed {
+        epoch: Epoch(1),
+        session_present: true,
+        previous: None,
+        subscriptions: filters.iter().map(subscription).collect(),
+        received: Vec::new(),
+        queue_floor: 0,
+    }
+}
+
+#[test]
+fn what_is_resumed_is_judged_again() {
+    let mut resumed = claimed(&["a", "down/a", "secret/a", "z"]);
+    let revoked = crate::session::revoke(&mut resumed, &NoSecrets);
+    assert_eq!(revoked.iter().map(TopicFilter::as_str).collect::<Vec<_>>(), ["secret/a"]);
+    assert_eq!(resumed, claimed(&["a", "down/a", "z"]));
+    assert!(crate::session::revoke(&mut resumed, &NoSecrets).is_empty());
 }
 
 /// Answers the subscribe among the outputs, with what the machine itself knows.

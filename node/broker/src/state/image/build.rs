@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::{DepotPart, EntryPart, ExpansionPart, FallenPart, Head, LiveRoutesPart, OriginPart, Part};
 use super::{ResultsPart, RetainedPart, SessionPart};
 use crate::key::{NodeId, SessionKey};
+use crate::plane;
 use crate::publication::Publication;
 use crate::state::Snapshot;
 use crate::state::command::{Limits, Outcome, Phase, Subscription, Will};
@@ -56,6 +57,7 @@ enum Stage {
     Retained,
     Sessions,
     Expansions,
+    Plane,
     Ended,
 }
 
@@ -78,6 +80,7 @@ pub struct Builder {
     groups: HashMap<Arc<TopicFilter>, Vec<Member>>,
     epochs: Vec<u64>,
     registry: Restoring,
+    plane: plane::Restoring,
 }
 
 enum Open {
@@ -100,6 +103,7 @@ impl Default for Builder {
             groups: HashMap::new(),
             epochs: Vec::new(),
             registry: Restoring::default(),
+            plane: plane::Restoring::default(),
         }
     }
 }
@@ -140,6 +144,10 @@ impl Builder {
             Part::Retained(part) => self.retained(part),
             Part::Session(part) => self.session(*part),
             Part::Expansion(part) => self.expansion(part),
+            Part::Plane(filed) => {
+                self.proceed(Stage::Plane)?;
+                self.plane.add(*filed)
+            }
             Part::End => self.proceed(Stage::Ended),
         }
     }
@@ -278,7 +286,8 @@ impl Builder {
         }
         let will = part.will.map(|will| self.will(will));
         let depot = part.depot.map(depot).transpose()?;
-        let session = Session::restored(part.epoch, part.place, part.expiry_s, will);
+        let mut session = Session::restored(part.epoch, part.place, part.expiry_s, will);
+        session.cut = part.cut;
         self.open = Open::Session { key, session, subscriptions: Vec::new(), depot };
         self.subscriptions(part.subscriptions)
     }
@@ -439,6 +448,7 @@ impl Builder {
     fn complete(&mut self) -> Result<(), Refusal> {
         check(self.stage == Stage::Ended, "it", || "is missing".to_owned())?;
         self.snapshot.registry = std::mem::take(&mut self.registry).finish()?;
+        self.snapshot.plane = std::mem::take(&mut self.plane).finish()?;
         let (head, ledger) = (&self.head, &mut self.ledger);
         for (field, said, found) in [
             ("sessions", head.sessions, self.snapshot.sessions.size() as u64),

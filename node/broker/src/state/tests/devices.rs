@@ -2,11 +2,13 @@
 
 use fulmar_mqtt::ReasonCode;
 use fulmar_platform::registry::{
-    App, Auth, Change, Device, Event, Expect, Kind, Product, Record, Registration, Rejection, Status,
+    App, Auth, Change, Device, Event, Expect, Kind, Patch, Product, Record, Registration, Rejection, Section,
+    ShadowChange, ShadowPart, Status, Versioning,
 };
-use fulmar_platform::{Dialect, Secret};
+use fulmar_platform::{Dialect, Downlink, Secret};
 
 use super::*;
+use crate::state::command::News;
 
 pub(super) fn device_key(id: &str) -> SessionKey {
     SessionKey::new("default", "aliyun", id)
@@ -30,6 +32,7 @@ pub(super) fn device(node_id: &str, frozen: bool, timeout_s: u32) -> Record {
         extension_info: "".into(),
         tags: vec![],
         endpoint: None,
+        sensoro_app_id: "".into(),
         created_ms: 0,
     }))
 }
@@ -66,6 +69,7 @@ pub(super) fn seeds() -> Vec<Command> {
         model: "".into(),
         topics: vec![],
         endpoint: None,
+        messages_require_subscribe: false,
         created_ms: 0,
     };
     let records = [Record::App(Arc::new(app)), Record::Product(Arc::new(product))];
@@ -124,6 +128,26 @@ fn a_claim_needs_a_device_that_is_not_frozen() {
         assert_eq!(refused, !admitted, "{dialect} {identity}: {outcome:?}");
     }
     assert_eq!(bench.state.registry().device("p_d").unwrap().1.epoch, 1);
+}
+
+#[test]
+fn a_claim_counts_for_the_record_that_let_the_client_in() {
+    let mut bench = seeded();
+    let judged = |bench: &Bench, key: &SessionKey| crate::state::judged_by(bench.state.registry(), key);
+    let judged_by = judged(&bench, &device_key("p_d"));
+    assert!(judged_by.is_some());
+    let of_old = || Command::Claim(Box::new(Claim { judged_by, ..of_device("p_d", ONE, 60, None) }));
+    let Record::Device(mut changed) = device("d", false, 0) else { unreachable!() };
+    Arc::make_mut(&mut changed).auth.secret = Some(Secret::new("another"));
+    bench.run(put(Record::Device(changed)));
+    bench.run(disconnect("p_d"));
+    assert_eq!(bench.run(of_old()), Outcome::Registry(Err(Rejection::Conflict)), "the old secret let it in");
+    assert!(bench.state.session(&device_key("p_d")).is_none());
+    let judged_by = judged(&bench, &device_key("p_d"));
+    bench.claim(Claim { judged_by, ..of_device("p_d", ONE, 60, None) });
+    for none in [SessionKey::new("default", "huawei", "register/p_d"), SessionKey::new("default", "generic", "p_d")] {
+        assert_eq!(judged(&bench, &none), None);
+    }
 }
 
 #[test]
@@ -210,11 +234,36 @@ fn a_connection_is_cut_by_what_becomes_of_its_device() {
         assert_eq!(bench.state.books().dropped(crate::state::Dropped::SessionDiscarded), u64::from(!stays));
         let ended = bench.effects.contains(&Effect::Ended { key: device_key("p_d"), epoch });
         assert_eq!(ended, !stays);
-        // Again, it is frozen already, or there is nobody.
+        let view = bench.state.session(&device_key("p_d"));
+        assert_eq!(view.and_then(|view| view.cut), reason.filter(|_| stays), "whoever is told late reads it");
+        // Again: whoever is still there is cut again.
         bench.run(command.clone());
-        let again: Vec<_> = wanted.into_iter().filter(|(_, _, reason)| *reason != ReasonCode::NotAuthorized).collect();
+        let again: Vec<_> = wanted.into_iter().filter(|_| stays).collect();
         assert_eq!(disconnects(&bench.effects), again);
+        // Nothing of it is left for the next connection.
+        bench.run(put(device("d", false, 0)));
+        bench.claim(of_device("p_d", TWO, 60, None));
+        assert_eq!(bench.state.session(&device_key("p_d")).unwrap().cut, None);
     }
+}
+
+#[test]
+fn a_session_is_ended_for_whom_it_was_meant() {
+    let mut bench = Bench::new();
+    let old = bench.claim(claim("a", ONE, 60)).epoch;
+    bench.run(Command::Subscribe { key: key("a"), epoch: old, filters: vec![subscription("t", QoS::AtLeastOnce)] });
+    bench.publish("t", "x", QoS::AtLeastOnce);
+    assert_eq!(bench.state.census().iter().collect::<Vec<_>>(), [(&key("a"), old)]);
+    let new = bench.claim(claim("a", TWO, 60)).epoch;
+    let end = |epoch| Command::EndSession { key: key("a"), epoch, reason: ReasonCode::NotAuthorized };
+    assert_eq!(bench.run(end(old)), Outcome::Stale, "who came in since has its own right");
+    assert!(bench.state.session(&key("a")).is_some());
+    assert_eq!(bench.run(end(new)), Outcome::Done);
+    assert_eq!(disconnects(&bench.effects), [("a".to_owned(), new, ReasonCode::NotAuthorized)]);
+    assert!(bench.effects.contains(&Effect::Ended { key: key("a"), epoch: new }));
+    assert_eq!(bench.state.session_count(), 0);
+    assert_eq!(bench.state.books().dropped(crate::state::Dropped::SessionDiscarded), 1);
+    assert_eq!(bench.run(end(new)), Outcome::Stale);
 }
 
 #[test]
@@ -244,4 +293,106 @@ fn devices_that_never_connect_are_deleted() {
     assert!(matches!(effects.as_slice(), [Effect::Registry(Event::Deleted(record))] if record.id() == "p_late"));
     assert_eq!(bench.state.registry().device_count(), 3);
     assert_eq!(bench.state.next_due(), None);
+}
+
+/// `p_s`, behind `p_d`.
+fn sub_device() -> Record {
+    let Record::Device(sub) = device("s", false, 0) else { unreachable!("it is a device") };
+    Record::Device(Arc::new(Device { gateway_id: "p_d".into(), ..Device::clone(&sub) }))
+}
+
+/// A wish of a device, or a report.
+pub(super) fn shadow(device: &str, wish: bool, value: u64) -> Command {
+    let merge = Patch::Merge(Section::read(&format!(r#"{{"x":{value}}}"#), 0).unwrap().properties());
+    let (reported, desired) = if wish { (Patch::Keep, merge) } else { (merge, Patch::Keep) };
+    let part = ShadowPart { service: "s".into(), reported, desired, version: Versioning::Next, reported_ms: 0 };
+    let change = ShadowChange::Update(vec![part]);
+    Command::Registry(Box::new(Change::Shadow { device: device.into(), change }))
+}
+
+/// Who is told what.
+fn news(effects: &[Effect]) -> Vec<(String, Epoch, String)> {
+    let told = |effect: &Effect| match effect {
+        Effect::News { key, owner, news } => {
+            let news = match news {
+                News::Desired(device) => format!("desired {}", device.id),
+                News::SubDevice { device, added } => format!("{} {added}", device.id),
+                News::Downlink(downlink) => downlink.topic.as_str().to_owned(),
+            };
+            Some((key.identity().to_owned(), owner.epoch, news))
+        }
+        _ => None,
+    };
+    effects.iter().filter_map(told).collect()
+}
+
+#[test]
+fn a_sub_device_is_there_by_its_gateway() {
+    let mut bench = seeded();
+    let online = |device: &str, epoch: Epoch, online: bool| {
+        Command::Registry(Box::new(Change::SubDevice { device: device.into(), epoch: epoch.0, online }))
+    };
+    let refused = |rejection| Outcome::Registry(Err(rejection));
+    bench.run(put(sub_device()));
+    assert_eq!(bench.run(online("p_s", Epoch(1), true)), refused(Rejection::Conflict), "the gateway is not there");
+    assert_eq!(bench.run(online("p_d", Epoch(1), true)), refused(Rejection::Dangling(Kind::Device)));
+    let first = bench.claim(of_device("p_d", ONE, 60, None)).epoch;
+    assert!(matches!(bench.run(online("p_s", first, true)), Outcome::Registry(Ok(_))));
+    assert_eq!(statuses(&bench.effects), [("p_s".into(), true, first.0, 1_000_000)]);
+    assert!(bench.state.device_online("p_s"));
+    bench.run(online("p_s", first, true));
+    assert!(statuses(&bench.effects).is_empty(), "it is so already");
+    bench.run(online("p_s", first, false));
+    assert_eq!(statuses(&bench.effects), [("p_s".into(), false, first.0, 1_000_000)]);
+    bench.run(online("p_s", first, true));
+    // Another connection of the gateway has said nothing of it.
+    let second = bench.claim(of_device("p_d", TWO, 60, None)).epoch;
+    let wanted = [("p_s".into(), false, first.0, 1_000_000), ("p_d".into(), true, second.0, 1_000_000)];
+    assert_eq!(statuses(&bench.effects), wanted);
+    assert_eq!(bench.run(online("p_s", first, true)), refused(Rejection::Conflict));
+    bench.run(online("p_s", second, true));
+    assert!(bench.state.device_online("p_s"));
+    bench.run(down(TWO));
+    assert!(!bench.state.device_online("p_s"), "nor is one behind a gateway of a dead node");
+    let effects = bench.settle_due();
+    let gone: Vec<_> = statuses(&effects).into_iter().map(|(id, online, ..)| (id, online)).collect();
+    assert_eq!(gone, [("p_d".into(), false), ("p_s".into(), false)]);
+    // One that goes to another gateway is not there by what the first one has said.
+    let third = bench.claim(of_device("p_d", ONE, 60, None)).epoch;
+    bench.run(online("p_s", third, true));
+    let Record::Device(sub) = sub_device() else { unreachable!("it is a device") };
+    bench.run(put(Record::Device(Arc::new(Device { gateway_id: "p_e".into(), ..Device::clone(&sub) }))));
+    assert_eq!(statuses(&bench.effects).len(), 1);
+    assert!(!bench.state.device_online("p_s"));
+    audit(&bench.state);
+}
+
+#[test]
+fn the_owner_of_a_device_hears_of_it() {
+    let mut bench = seeded();
+    bench.run_all(vec![put(sub_device()), shadow("p_d", true, 1)]);
+    assert!(news(&bench.effects).is_empty(), "nobody is there");
+    let tell = |device: &str| {
+        let downlink = Downlink { topic: topic("t"), payload: "x".into(), qos: QoS::AtLeastOnce };
+        Command::Registry(Box::new(Change::Tell { device: device.into(), downlink }))
+    };
+    assert_eq!(bench.run(tell("p_d")), Outcome::Registry(Err(Rejection::Conflict)));
+    assert_eq!(bench.run(tell("p_none")), Outcome::Registry(Err(Rejection::Missing)));
+    let epoch = bench.claim(of_device("p_d", ONE, 60, None)).epoch;
+    let told = |what: &str| vec![("p_d".to_owned(), epoch, what.to_owned())];
+    for (command, wanted) in [
+        (shadow("p_d", true, 2), told("desired p_d")),
+        (shadow("p_s", true, 2), told("desired p_s")),
+        (shadow("p_s", false, 1), told("desired p_s")),
+        (shadow("p_s", false, 2), vec![]),
+        (shadow("p_e", true, 2), vec![]),
+        (tell("p_d"), told("t")),
+        (tell("p_s"), told("t")),
+        (delete("p_s"), told("p_s false")),
+        (put(sub_device()), told("p_s true")),
+        (put(device("other", false, 0)), vec![]),
+    ] {
+        assert!(matches!(bench.run(command.clone()), Outcome::Registry(Ok(_))), "{command:?}");
+        assert_eq!(news(&bench.effects), wanted, "{command:?}");
+    }
 }

@@ -61,6 +61,7 @@ fn rich() -> Bench {
     bench.run(devices::put(devices::device("late", false, 60)));
     let exclusive_client_id = Some("client".into());
     bench.claim(Claim { key: devices::device_key("p_d"), exclusive_client_id, ..claim("", ONE, 60) });
+    bench.run_all(vec![devices::shadow("p_d", false, 1), devices::shadow("p_late", true, 2)]);
     bench.run(Command::Registry(Box::new(fulmar_platform::registry::Change::Key(fulmar_platform::Secret::new("k")))));
     bench
 }

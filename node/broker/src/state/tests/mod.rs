@@ -10,6 +10,7 @@ mod live;
 mod model;
 mod origins;
 mod retained;
+mod seats;
 mod shared;
 mod wills;
 
@@ -78,6 +79,7 @@ fn claim(name: &str, node: NodeId, expiry_s: u32) -> Claim {
         expiry_s,
         will: None,
         exclusive_client_id: None,
+        judged_by: None,
     }
 }
 
@@ -249,6 +251,7 @@ fn audit(state: &State) {
     let rebuilt = State::restore(state.snapshot());
     assert_eq!(rebuilt.snapshot(), state.snapshot());
     assert_eq!(rebuilt.timers, state.timers);
+    assert_eq!(rebuilt.seats, state.seats);
     assert_eq!(rebuilt.routes.len(), state.routes.len());
     assert_eq!(rebuilt.live.len(), state.live.len());
     for (node, generation, filter) in LiveRoutesOfRuns::iter(&state.kept.live_routes) {

@@ -207,6 +207,7 @@ impl Pair {
                     expiry_s,
                     will,
                     exclusive_client_id: exclusive.then(|| "same".into()),
+                    judged_by: None,
                 }))
             }
             Step::PutDevice { which, frozen, timeout_s } => {

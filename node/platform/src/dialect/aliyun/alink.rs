@@ -5,22 +5,29 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fulmar_mqtt::{QoS, TopicName};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::topics::{Up, up};
 use super::voice::{Space, Spoken};
 use super::{gateway, told};
+use crate::dialect::shadow::document;
 use crate::dialect::{Answers, Downlink, Report, Told, Uplink};
-use crate::registry::{Change, Device, Expect, Record, Registry};
+use crate::registry::{
+    Change, Device, Expect, Patch, Record, Registry, SHADOW_SERVICE, ShadowChange, ShadowPart, Versioning,
+};
 
 /// Tags of a device, and bytes of a key and of a value.
 const TAGS_MAX: usize = 100;
 const TAG_KEY_BYTES_MAX: usize = 128;
 const TAG_VALUE_BYTES_MAX: usize = 512;
 
+/// Devices of one history, and sets of properties or events of each.
+const HISTORY_MAX: usize = 100;
+
 /// What a request is answered with if it fails: a code and its text.
 pub(super) type Failure = (u32, &'static str);
 
+pub(super) const NO_SESSION: Failure = (520, "device no session");
 pub(super) const BAD_PARAMETERS: Failure = (460, "request parameter error");
 const NOT_SERVED: Failure = (404, "request not found");
 const NO_CONFIGURATION: Failure = (6710, "no data");
@@ -146,18 +153,100 @@ pub(super) fn thing(voice: &Spoken, uplink: &Uplink<'_>, space: &Space, tail: &s
             Up::Batch => told::batch(params).ok_or(BAD_PARAMETERS)?.into_iter().for_each(tell),
             Up::UpdateTags => return update_tags(uplink.registry, device, params, answers),
             Up::DeleteTags => return delete_tags(uplink.registry, device, params, answers),
-            // Nothing is desired of a device, and there is no newer firmware, until somebody has said so.
-            Up::GetDesired | Up::DeleteDesired | Up::GetFirmware => {}
+            Up::History => {
+                // What was once so is not what is so now.
+                answers.shadowed = true;
+                return history(voice, uplink, request, answers);
+            }
+            Up::GetDesired => return desired(uplink.registry, device, params),
+            Up::DeleteDesired => return delete_desired(uplink.registry, device, params, answers),
+            // Firmware is offered to devices that are there, and not kept for later.
+            Up::GetFirmware => {}
             Up::GetConfig => return Err(NO_CONFIGURATION),
             Up::GetTopology => return Ok(gateway::topology(uplink.registry, device)),
             Up::AddTopology => return gateway::add(voice, uplink.registry, device, params, answers),
             Up::DeleteTopology => return gateway::delete(voice, uplink.registry, device, params, answers),
             Up::RegisterSubDevices => return gateway::register(uplink, device, params, answers),
-            Up::RegisterByProxy => return gateway::register_by_proxy(uplink, params, answers),
+            Up::RegisterByProxy => return gateway::register_by_proxy(uplink, device, params, answers),
             Up::Unknown | Up::Raw | Up::RawResponse | Up::Response => return Err(NOT_SERVED),
         }
         empty
     });
+}
+
+/// `[{"identity": {"productKey", "deviceName"}, "properties": [{name: {"value", "time"}}], "events": [...]}]`, of the
+/// device or of sub-devices that are logged in.
+fn history(voice: &Spoken, uplink: &Uplink<'_>, request: &Request, answers: &mut Answers) -> Result<Value, Failure> {
+    let list = request.params.as_array().filter(|list| list.len() <= HISTORY_MAX).ok_or(BAD_PARAMETERS)?;
+    for entry in list {
+        let named = |name| entry.get("identity").and_then(|identity| identity.get(name)).and_then(Value::as_str);
+        let (product_key, name) = named("productKey").zip(named("deviceName")).ok_or(BAD_PARAMETERS)?;
+        let own = &voice.own;
+        let is_own = *own.product.id == *product_key && *own.device.node_id == *name;
+        if !is_own && !voice.may_speak_for(product_key, name, uplink.registry) {
+            return Err(NO_SESSION);
+        }
+        let (kept, _) = uplink.registry.device_of(product_key, name).ok_or(BAD_PARAMETERS)?;
+        let list = |name| match entry.get(name) {
+            None => Ok([].iter()),
+            Some(list) => {
+                let list = list.as_array().filter(|list| list.len() <= HISTORY_MAX).ok_or(BAD_PARAMETERS)?;
+                Ok::<_, Failure>(list.iter())
+            }
+        };
+        let mut told = Vec::new();
+        for properties in list("properties")? {
+            told.push(Told::Properties(told::properties(properties).ok_or(BAD_PARAMETERS)?));
+        }
+        for events in list("events")? {
+            for (name, params) in events.as_object().ok_or(BAD_PARAMETERS)? {
+                told.push(Told::Event(told::event(name, params).ok_or(BAD_PARAMETERS)?));
+            }
+        }
+        let report = |what| Report { device: kept.record.id.clone(), request_id: request.id_text(uplink), what };
+        answers.reports.extend(told.into_iter().map(report));
+    }
+    Ok(Value::Object(Map::new()))
+}
+
+/// What is desired of the properties of these names, or of all: `{name: {"value", "version"}}`.
+fn desired(registry: &Registry, device: &Device, params: &Value) -> Result<Value, Failure> {
+    let names = params.as_array().ok_or(BAD_PARAMETERS)?;
+    let shadow = document(registry, &device.id);
+    let mut desired = shadow.desired.properties();
+    desired.retain(|name, _| names.is_empty() || names.iter().any(|wanted| wanted.as_str() == Some(name)));
+    let with_version = |(name, value)| (name, json!({"value": value, "version": shadow.version}));
+    Ok(Value::Object(desired.into_iter().map(with_version).collect()))
+}
+
+/// `{name: {"version"?}}`: takes back what is desired of these, unless it has another version by now; of all if empty.
+fn delete_desired(
+    registry: &Registry,
+    device: &Device,
+    params: &Value,
+    answers: &mut Answers,
+) -> Result<Value, Failure> {
+    let named = params.as_object().ok_or(BAD_PARAMETERS)?;
+    let shadow = document(registry, &device.id);
+    let desired = shadow.desired.properties();
+    let meant = |(name, what): (&String, &Value)| {
+        let version = what.get("version").and_then(Value::as_u64);
+        let is_it = desired.contains_key(name) && version.is_none_or(|version| version == shadow.version);
+        is_it.then(|| (name.clone(), Value::Null))
+    };
+    let patch = if named.is_empty() { Patch::Clear } else { Patch::Merge(named.iter().filter_map(meant).collect()) };
+    if desired.is_empty() || patch == Patch::Merge(Map::new()) {
+        return Ok(Value::Object(Map::new()));
+    }
+    let part = ShadowPart {
+        service: SHADOW_SERVICE.into(),
+        reported: Patch::Keep,
+        desired: patch,
+        version: Versioning::After(shadow.version),
+        reported_ms: 0,
+    };
+    answers.changes.push(Change::Shadow { device: device.id.clone(), change: ShadowChange::Update(vec![part]) });
+    Ok(Value::Object(Map::new()))
 }
 
 /// `[{"attrKey", "attrValue", "domain"?}]`. What an SDK says about itself, in the domain `SYSTEM`, is no tag.

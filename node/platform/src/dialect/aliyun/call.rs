@@ -4,17 +4,18 @@
 use bytes::Bytes;
 use fulmar_mqtt::{QoS, TopicName};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::services::shadow_state;
 use crate::dialect::Downlink;
-use crate::registry::Device;
+use crate::registry::{Device, ShadowService};
 
 /// In the order that the platform writes it.
 #[derive(Serialize)]
-struct Request<'a> {
+struct Request<'a, P> {
     id: &'a str,
     version: &'a str,
-    params: &'a Value,
+    params: &'a P,
     /// Firmware finds out by its last part what is meant.
     method: String,
 }
@@ -45,7 +46,7 @@ fn level(text: &str) -> Option<&str> {
     (!text.is_empty() && !text.contains('/')).then_some(text)
 }
 
-fn call(topic: String, service: &str, id: &str, params: &Value, qos: QoS) -> Option<Downlink> {
+fn call(topic: String, service: &str, id: &str, params: &impl Serialize, qos: QoS) -> Option<Downlink> {
     let method = format!("thing.service.{}", service.replace('/', "."));
     let request = serde_json::to_string(&Request { id, version: "1.0", params, method }).ok()?;
     downlink(topic, request, qos)
@@ -57,20 +58,31 @@ fn service_topic(device: &Device, service: &str) -> String {
 
 /// Sets properties, `{name: value}`; answered on `.../set_reply`.
 #[must_use]
-pub fn set_properties(device: &Device, id: &str, params: &Value) -> Option<Downlink> {
+pub fn set_properties(device: &Device, id: &str, params: &Map<String, Value>) -> Option<Downlink> {
     call(service_topic(device, "property/set"), "property/set", id, params, QoS::AtLeastOnce)
+}
+
+/// Asks for properties by their names, or for all if there are none; answered on `.../get_reply`.
+#[must_use]
+pub fn get_properties(device: &Device, id: &str, names: &[String]) -> Option<Downlink> {
+    call(service_topic(device, "property/get"), "property/get", id, &names, QoS::AtLeastOnce)
 }
 
 /// Calls a service, which may take its time; answered on `.../{service}_reply`. `None` if it is no one level of a topic.
 #[must_use]
-pub fn call_service(device: &Device, service: &str, id: &str, params: &Value) -> Option<Downlink> {
+pub fn call_service(device: &Device, service: &str, id: &str, params: &Map<String, Value>) -> Option<Downlink> {
     call(service_topic(device, level(service)?), service, id, params, QoS::AtLeastOnce)
 }
 
 /// Calls a service that is answered at once, on the topic that the call comes on. `None` if `message_id` or the service is
 /// no one level of a topic.
 #[must_use]
-pub fn call_service_at_once(device: &Device, message_id: &str, service: &str, params: &Value) -> Option<Downlink> {
+pub fn call_service_at_once(
+    device: &Device,
+    message_id: &str,
+    service: &str,
+    params: &Map<String, Value>,
+) -> Option<Downlink> {
     let topic = format!("/ext/rrpc/{}{}", level(message_id)?, service_topic(device, level(service)?));
     call(topic, service, message_id, params, QoS::AtMostOnce)
 }
@@ -90,4 +102,15 @@ pub fn offer_firmware(device: &Device, id: u64, firmware: &Firmware<'_>) -> Opti
     let data = serde_json::to_string(firmware).ok()?;
     let payload = format!(r#"{{"code":"1000","data":{data},"id":{id},"message":"success"}}"#);
     downlink(topic, payload, QoS::AtLeastOnce)
+}
+
+/// Tells of a shadow in which something is desired.
+#[must_use]
+pub fn control_shadow(device: &Device, shadow: &ShadowService, now_ms: u64) -> Option<Downlink> {
+    let mut payload = shadow_state(shadow);
+    payload.insert("status".to_owned(), "success".into());
+    let control = serde_json::json!({
+        "method": "control", "payload": payload, "version": shadow.version, "timestamp": now_ms / 1000,
+    });
+    downlink(format!("/shadow/get/{}/{}", device.product_id, device.node_id), control.to_string(), QoS::AtLeastOnce)
 }

@@ -18,7 +18,7 @@ const CLIENT_ID_CHARS_MAX: usize = 128;
 const KEEP_ALIVE_S: std::ops::RangeInclusive<u16> = 30..=1200;
 
 /// Bytes of a whole packet. A larger PUBLISH is dropped, and acknowledged: devices would send it again for ever.
-const PACKET_BYTES_MAX: u32 = 256 * 1024;
+pub(crate) const PACKET_BYTES_MAX: u32 = 256 * 1024;
 
 const MALFORMED: Refusal =
     Refusal { reason: ReasonCode::ClientIdentifierNotValid, detail: "the client id or its parameters are malformed" };
@@ -171,8 +171,7 @@ pub(super) fn manners(request: &ConnectRequest<'_>, options: &Options) -> Result
             Grace::Half => None,
             Grace::Seconds(seconds) => Some(seconds),
         },
-        mute_oversize: false,
-        clean: false,
+        ..Manners::default()
     })
 }
 

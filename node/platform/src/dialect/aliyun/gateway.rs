@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::alink::{self, BAD_PARAMETERS, Failure};
+use super::alink::{self, BAD_PARAMETERS, Failure, NO_SESSION};
 use super::voice::{SUB_DEVICES_MAX, Space, Spoken};
 use super::{connect, register};
 use crate::dialect::crypto::sha256;
@@ -19,7 +19,6 @@ const DISABLED: Failure = (6204, "the device is disabled");
 const WRONG_SIGNATURE: Failure = (6287, "invalid sign");
 const ITSELF: Failure = (6402, "a device is no sub-device of itself");
 const TOO_MANY: Failure = (428, "too many sub-devices");
-const NO_SESSION: Failure = (520, "device no session");
 const FORBIDDEN: Failure = (403, "request forbidden");
 
 /// A text, or a number as text: a timestamp comes as either.
@@ -74,7 +73,7 @@ fn signed_by(
 /// on its way into the registry, is not asked for. A batch succeeds as a whole or not at all.
 pub(super) fn session(voice: &Spoken, uplink: &Uplink<'_>, tail: &str, answers: &mut Answers) {
     let gateway = &voice.own.device;
-    alink::serve(uplink, tail.replace('/', "."), answers, |request, _| {
+    alink::serve(uplink, tail.replace('/', "."), answers, |request, answers| {
         let params = &request.params;
         let one = std::slice::from_ref(params);
         let (list, login) = match tail {
@@ -88,9 +87,12 @@ pub(super) fn session(voice: &Spoken, uplink: &Uplink<'_>, tail: &str, answers: 
                 .iter()
                 .map(|fields| signed_by(uplink.registry, gateway, params, fields).map(|(space, _)| space))
                 .collect();
-            if !voice.log_in(spaces?) {
+            let spaces = spaces?;
+            let ids: Vec<_> = spaces.iter().map(|space| space.device.id.clone()).collect();
+            if !voice.log_in(spaces) {
                 return Err(TOO_MANY);
             }
+            answers.changes.extend(ids.into_iter().filter_map(|id| there(uplink.registry, gateway, id, true)));
         } else {
             let all: Result<Vec<(String, String)>, Failure> = list.iter().map(names).collect();
             let all = all?;
@@ -99,6 +101,9 @@ pub(super) fn session(voice: &Spoken, uplink: &Uplink<'_>, tail: &str, answers: 
             }
             for (product_key, name) in &all {
                 voice.log_out(product_key, name);
+                if let Some((sub, _)) = uplink.registry.device_of(product_key, name) {
+                    answers.changes.extend(there(uplink.registry, gateway, sub.record.id.clone(), false));
+                }
             }
         }
         let echo =
@@ -107,13 +112,17 @@ pub(super) fn session(voice: &Spoken, uplink: &Uplink<'_>, tail: &str, answers: 
     });
 }
 
+/// Says that a sub-device has come or gone.
+fn there(registry: &Registry, gateway: &Device, device: Box<str>, online: bool) -> Option<Change> {
+    let (_, presence) = registry.device(&gateway.id)?;
+    Some(Change::SubDevice { device, epoch: presence.epoch, online })
+}
+
 /// `[{"deviceName", "productKey"}]` of the gateway's sub-devices.
 pub(super) fn topology(registry: &Registry, gateway: &Device) -> Value {
-    let count = usize::try_from(registry.uses(Kind::Device, &gateway.id, Kind::Device)).unwrap_or(usize::MAX);
-    let subs = registry.devices_where(None, |device| device.gateway_id == gateway.id);
+    let subs = registry.sub_devices(&gateway.id);
     let names = subs.map(|(sub, _)| json!({"deviceName": sub.record.node_id, "productKey": sub.record.product_id}));
-    // Whoever has none is not looked for among a million.
-    names.take(count.min(SUB_DEVICES_MAX)).collect()
+    names.take(SUB_DEVICES_MAX).collect()
 }
 
 /// Makes devices that have signed it sub-devices of the gateway. One of another gateway changes over.
@@ -180,8 +189,8 @@ pub(super) fn register(
         if sub.record.gateway_id != gateway.id || product.registration == Registration::Off {
             return Err(FORBIDDEN);
         }
-        let (device, expect) =
-            register::candidate(uplink.registry, product, &name, uplink.now_ms).map_err(|_| FORBIDDEN)?;
+        let (device, expect) = register::candidate(uplink.registry, product, &name, Some(&gateway.id), uplink.now_ms)
+            .map_err(|_| FORBIDDEN)?;
         let (secret, change) = register::secret_of(device, expect, &seed(uplink, &product_key, &name));
         answers.changes.extend(change);
         given.push(json!({
@@ -193,7 +202,12 @@ pub(super) fn register(
 
 /// `{"proxieds": [{"productKey", "deviceName", "random", "sign", "signMethod"}]}`, signed with the secrets of products:
 /// devices register themselves through the gateway.
-pub(super) fn register_by_proxy(uplink: &Uplink<'_>, params: &Value, answers: &mut Answers) -> Result<Value, Failure> {
+pub(super) fn register_by_proxy(
+    uplink: &Uplink<'_>,
+    gateway: &Device,
+    params: &Value,
+    answers: &mut Answers,
+) -> Result<Value, Failure> {
     let mut seen = BTreeSet::new();
     let (mut successes, mut failures) = (Vec::new(), Vec::new());
     for fields in batch(params.get("proxieds").unwrap_or(&Value::Null))? {
@@ -201,7 +215,7 @@ pub(super) fn register_by_proxy(uplink: &Uplink<'_>, params: &Value, answers: &m
         if !seen.insert((product_key.clone(), name.clone())) {
             return Err(BAD_PARAMETERS);
         }
-        match by_proxy(uplink, fields, &product_key, &name) {
+        match by_proxy(uplink, gateway, fields, &product_key, &name) {
             Ok((secret, change)) => {
                 answers.changes.extend(change);
                 successes.push(json!({"deviceName": name, "deviceSecret": secret, "productKey": product_key}));
@@ -216,6 +230,7 @@ pub(super) fn register_by_proxy(uplink: &Uplink<'_>, params: &Value, answers: &m
 
 fn by_proxy(
     uplink: &Uplink<'_>,
+    gateway: &Device,
     fields: &Value,
     product_key: &str,
     name: &str,
@@ -226,11 +241,11 @@ fn by_proxy(
     if !register::signed(product, name, &random, digest, sign.as_bytes()) {
         return Err(WRONG_SIGNATURE);
     }
-    let (device, expect) =
-        register::candidate(uplink.registry, product, name, uplink.now_ms).map_err(|why| match why {
+    let (device, expect) = register::candidate(uplink.registry, product, name, Some(&gateway.id), uplink.now_ms)
+        .map_err(|why| match why {
             register::Why::Unknown | register::Why::Name => NOT_FOUND,
             register::Why::Frozen => DISABLED,
-            register::Why::Off | register::Why::Active => FORBIDDEN,
+            register::Why::Off | register::Why::Active | register::Why::SubDevice => FORBIDDEN,
         })?;
     let (secret, change) = register::secret_of(device, expect, &seed(uplink, product_key, name));
     Ok((secret.expose().to_owned(), change))

@@ -38,6 +38,12 @@ fn failure(code: u16, message: &str) -> String {
     format!(r#"{{"code":{code},"message":"{message}"}}"#)
 }
 
+/// Which device of which product a form of [`register`] is about, if it says so.
+#[must_use]
+pub fn named(form: &Form) -> Option<(&str, &str)> {
+    Some((field(form, "productKey")?, field(form, "deviceName")?))
+}
+
 /// What is wrong with product, device, secret or form: nothing tells which.
 fn bad_request() -> String {
     failure(400, "request error")
@@ -92,7 +98,11 @@ pub fn pre_authenticate(form: &Form, registry: &Registry, options: &Options, now
 /// product that lets devices register themselves its secret, as long as it was never connected.
 #[must_use]
 pub fn register(form: &Form, registry: &Registry, now_ms: u64, entropy: [u8; 32]) -> HttpAnswer {
-    register_or_why(form, registry, now_ms, &entropy).unwrap_or_else(|body| HttpAnswer { body, changes: Vec::new() })
+    register_or_why(form, registry, now_ms, &entropy).unwrap_or_else(|body| HttpAnswer {
+        body,
+        granted: false,
+        changes: Vec::new(),
+    })
 }
 
 fn register_or_why(form: &Form, registry: &Registry, now_ms: u64, entropy: &[u8; 32]) -> Result<HttpAnswer, String> {
@@ -103,11 +113,12 @@ fn register_or_why(form: &Form, registry: &Registry, now_ms: u64, entropy: &[u8;
     if !register::signed(product, name, random, digest, required("sign")?.as_bytes()) {
         return Err(bad_request());
     }
-    let (device, expect) = register::candidate(registry, product, name, now_ms).map_err(|why| match why {
+    let (device, expect) = register::candidate(registry, product, name, None, now_ms).map_err(|why| match why {
         register::Why::Unknown | register::Why::Name => bad_request(),
         register::Why::Off => failure(403, "the product has no dynamic registration"),
         register::Why::Active => failure(403, "the device is active already"),
         register::Why::Frozen => failure(403, "the device is disabled"),
+        register::Why::SubDevice => failure(403, "a sub-device is registered through its gateway"),
     })?;
     let (secret, change): (_, Option<Change>) = register::secret_of(device, expect, entropy);
     let body = format!(
@@ -116,5 +127,5 @@ fn register_or_why(form: &Form, registry: &Registry, now_ms: u64, entropy: &[u8;
         serde_json::Value::from(name),
         serde_json::Value::from(secret.expose()),
     );
-    Ok(HttpAnswer { body, changes: change.into_iter().collect() })
+    Ok(HttpAnswer { body, granted: true, changes: change.into_iter().collect() })
 }

@@ -15,8 +15,9 @@ mod told;
 mod topics;
 mod voice;
 
+pub(crate) use self::connect::PACKET_BYTES_MAX;
 use crate::dialect::Dialect;
-use crate::registry::{Endpoint, ObjectId, Registry};
+use crate::registry::{Device, Endpoint, ObjectId, Registry};
 use crate::{Admission, ConnectRequest, Refusal};
 
 /// What the configuration says about Aliyun's devices.
@@ -64,4 +65,15 @@ pub(crate) fn admit(
     let product = registry.product(&device.record.product_id)?;
     (product.record.dialect == Dialect::Aliyun)
         .then(|| connect::with_token(request, registry, options, &product.record, device))
+}
+
+/// Whether a topic names this device, and no other.
+pub(crate) fn is_topic_of(device: &Device, topic: &str) -> bool {
+    topics::Place::parse(topic)
+        .is_some_and(|place| *place.product_key == *device.product_id && *place.name == *device.node_id)
+}
+
+/// Whether devices of a product that defines no custom topics may subscribe to this one.
+pub(crate) fn hears_by_default(custom: &str) -> bool {
+    topics::DEFAULT_SUBSCRIBE.contains(&custom)
 }

@@ -56,6 +56,8 @@ pub(super) enum Why {
     /// It was connected already.
     Active,
     Frozen,
+    /// It is a sub-device, and this is not its gateway.
+    SubDevice,
     /// A new device may not be named so.
     Name,
 }
@@ -68,11 +70,13 @@ pub(super) fn signed(product: &Product, name: &str, random: &str, digest: Digest
     })
 }
 
-/// The device that may register itself under this name: as it is in the registry, or a new one.
+/// The device that may register itself under this name: as it is in the registry, or a new one. `gateway`: the id of the
+/// gateway that it registers through; a sub-device does so only through its own.
 pub(super) fn candidate(
     registry: &Registry,
     product: &Product,
     name: &str,
+    gateway: Option<&str>,
     now_ms: u64,
 ) -> Result<(Device, Expect), Why> {
     if product.registration == Registration::Off {
@@ -89,6 +93,8 @@ pub(super) fn candidate(
     };
     if kept.record.frozen {
         Err(Why::Frozen)
+    } else if !kept.record.gateway_id.is_empty() && gateway != Some(&*kept.record.gateway_id) {
+        Err(Why::SubDevice)
     } else if presence.active_ms != 0 {
         Err(Why::Active)
     } else {
@@ -141,11 +147,12 @@ pub(super) fn admit(
     if asks_for_another(request, registry, &product.id) {
         return Err(WRONG_HOST);
     }
-    let (mut device, expect) = candidate(registry, product, name, request.now_ms).map_err(|why| match why {
+    let (mut device, expect) = candidate(registry, product, name, None, request.now_ms).map_err(|why| match why {
         Why::Unknown | Why::Name => WRONG,
         Why::Off => refused("devices of the product may not register themselves"),
         Why::Active => refused("the device was connected before and is not registered again"),
         Why::Frozen => refused("the device is disabled"),
+        Why::SubDevice => refused("a sub-device is registered through its gateway"),
     })?;
     let (answer, changes) = match kind {
         Kind::Secret => {

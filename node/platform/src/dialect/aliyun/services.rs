@@ -5,7 +5,12 @@ use serde_json::{Map, Value, json};
 use super::alink::{self, Request, downlink};
 use super::told;
 use super::voice::Space;
-use crate::dialect::{Answers, Report, Told, Uplink};
+use crate::dialect::shadow::document;
+use crate::dialect::{Answers, Downlink, Report, Told, Uplink};
+use crate::registry::{
+    Change, Patch, Rejection, SHADOW_DEPTH_MAX, SHADOW_SERVICE, ShadowChange, ShadowPart, ShadowService, Versioning,
+    is_shallow,
+};
 
 /// Bytes of a version with the name of its module.
 const VERSION_BYTES_MAX: usize = 256;
@@ -73,34 +78,112 @@ pub(super) fn ota(uplink: &Uplink<'_>, space: &Space, kind: &str, answers: &mut 
     }
 }
 
-/// `/shadow/update/{pk}/{dn}`. Reported state is passed on; but none is kept, so that getting it finds none, and whoever
-/// wants it changed or deleted is told so.
+/// A code and its text.
+type Refusal = (&'static str, &'static str);
+
+const CONFLICT: Refusal = ("409", "the version is not larger than that of the shadow");
+
+/// `state` and `metadata` of a shadow. Properties have no times of their own: each has that of its side.
+pub(super) fn shadow_state(shadow: &ShadowService) -> Map<String, Value> {
+    let (mut state, mut metadata) = (Map::new(), Map::new());
+    for (name, side) in [("reported", &shadow.reported), ("desired", &shadow.desired)] {
+        let properties = side.properties();
+        let times = properties.keys().map(|name| (name.clone(), json!({"timestamp": side.event_ms / 1000})));
+        metadata.insert(name.to_owned(), Value::Object(times.collect()));
+        state.insert(name.to_owned(), Value::Object(properties));
+    }
+    Map::from_iter([("state".to_owned(), state.into()), ("metadata".to_owned(), metadata.into())])
+}
+
+/// `/shadow/update/{pk}/{dn}`, answered on `/shadow/get/{pk}/{dn}`. A change is answered once it is in the log.
 pub(super) fn shadow(uplink: &Uplink<'_>, space: &Space, answers: &mut Answers) {
-    let request = serde_json::from_slice::<Map<String, Value>>(uplink.payload).ok();
-    let method = request.as_ref().map(|request| request.get("method").and_then(Value::as_str));
-    let state = || request.as_ref().and_then(|request| request.get("state"));
-    let refused = match method {
-        None => Some(("400", "not a JSON object")),
-        Some(None) => Some(("401", "no method")),
-        Some(Some("get")) => None,
-        Some(Some("update" | "delete")) if !state().is_some_and(Value::is_object) => Some(("402", "no state")),
-        Some(Some("update")) => {
-            let reported = state().and_then(|state| state.get("reported")).and_then(told::properties);
-            let request_id = hex::encode(uplink.entropy);
-            answers.reports.extend(reported.map(|told| report(space, &request_id, Told::Properties(told))));
-            Some(("500", "the shadow is not kept"))
-        }
-        Some(Some("delete")) => Some(("500", "the shadow is not kept")),
-        Some(Some(_)) => Some(("406", "no such method")),
-    };
-    let payload = match refused {
-        None => json!({"status": "success", "version": 0}),
-        Some((code, message)) => {
-            json!({"status": "error", "content": {"errorcode": code, "errormessage": message}})
-        }
-    };
-    answers.problem = refused.map(|(_, message)| message);
-    let reply = json!({"method": "reply", "payload": payload, "timestamp": uplink.now_ms / 1000});
     let topic = format!("/shadow/get/{}/{}", space.product.id, space.device.node_id);
-    answers.downlinks.extend(downlink(&topic, reply.to_string()));
+    let now_s = uplink.now_ms / 1000;
+    let reply = move |payload: Value| -> Option<Downlink> {
+        let reply = json!({"method": "reply", "payload": payload, "timestamp": now_s});
+        downlink(&topic, reply.to_string())
+    };
+    let before = document(uplink.registry, &space.device.id);
+    match change_shadow(uplink, &before) {
+        Ok(None) => {
+            let mut payload = Map::new();
+            if uplink.registry.shadow(&space.device.id).is_some() {
+                payload = shadow_state(&before);
+            }
+            payload.insert("status".to_owned(), "success".into());
+            payload.insert("version".to_owned(), before.version.into());
+            answers.downlinks.extend(reply(Value::Object(payload)));
+        }
+        Ok(Some((part, version))) => {
+            if let Patch::Merge(properties) = &part.reported
+                && let Some(told) = told::properties(&Value::Object(properties.clone()))
+                && !properties.values().any(Value::is_null)
+            {
+                answers.reports.push(report(space, &hex::encode(uplink.entropy), Told::Properties(told)));
+            }
+            answers.shadowed = true;
+            let change = Change::Shadow { device: space.device.id.clone(), change: ShadowChange::Update(vec![part]) };
+            answers.ask(vec![change], move |outcomes| {
+                let payload = match outcomes.first() {
+                    Some(Ok(())) => json!({"status": "success", "version": version}),
+                    Some(Err(Rejection::Conflict)) => refused(CONFLICT),
+                    Some(Err(Rejection::TooLarge)) => refused(("408", "the shadow would be too large")),
+                    _ => refused(("500", "the shadow could not be changed")),
+                };
+                reply(payload).into_iter().collect()
+            });
+        }
+        Err(refusal) => {
+            answers.problem = Some(refusal.1);
+            answers.downlinks.extend(reply(refused(refusal)));
+        }
+    }
+}
+
+fn refused((code, message): Refusal) -> Value {
+    json!({"status": "error", "content": {"errorcode": code, "errormessage": message}})
+}
+
+/// What a request makes of a shadow, and its version then; `None`: it only asks for it.
+fn change_shadow(uplink: &Uplink<'_>, before: &ShadowService) -> Result<Option<(ShadowPart, u64)>, Refusal> {
+    let request: Map<String, Value> =
+        serde_json::from_slice(uplink.payload).map_err(|_| ("400", "not a JSON object"))?;
+    let method = request.get("method").and_then(Value::as_str).ok_or(("401", "no method"))?;
+    match method {
+        "get" => return Ok(None),
+        "update" | "delete" => {}
+        _ => return Err(("406", "no such method")),
+    }
+    let state = request.get("state").and_then(Value::as_object).ok_or(("402", "no state"))?;
+    let (version, after) = match request.get("version").map(|version| (version.as_u64(), version.as_i64())) {
+        Some((Some(version), _)) => (Versioning::Set(version), version),
+        Some((None, Some(-1))) => (Versioning::Reset, 0),
+        _ => return Err(("403", "no version that is a number")),
+    };
+    if matches!(version, Versioning::Set(version) if version <= before.version) {
+        return Err(CONFLICT);
+    }
+    // Clients write the word null where they mean null.
+    let is_null = |value: &Value| value.is_null() || *value == "null";
+    let patch = |side: Option<&Value>| match side {
+        None => Ok(Patch::Keep),
+        Some(side) if is_null(side) => Ok(Patch::Clear),
+        Some(Value::Object(properties)) if !is_shallow(&Value::Object(properties.clone()), SHADOW_DEPTH_MAX) => {
+            Err(("408", "the state is too deep"))
+        }
+        Some(Value::Object(properties)) if method == "delete" => {
+            let named = properties.iter().filter(|(_, value)| is_null(value));
+            Ok(Patch::Merge(named.map(|(name, _)| (name.clone(), Value::Null)).collect()))
+        }
+        Some(Value::Object(properties)) => Ok(Patch::Merge(properties.clone())),
+        Some(_) => Err(("404", "a state that is no object")),
+    };
+    // A device says what it is, and that it has done what was desired; it desires nothing.
+    let reported = patch(state.get("reported"))?;
+    let desired = match patch(state.get("desired"))? {
+        Patch::Merge(properties) if properties.values().any(|value| !value.is_null()) => Patch::Keep,
+        desired => desired,
+    };
+    let part = ShadowPart { service: SHADOW_SERVICE.into(), reported, desired, version, reported_ms: 0 };
+    Ok(Some((part, after)))
 }

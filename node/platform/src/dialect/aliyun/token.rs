@@ -14,8 +14,8 @@ const LIFE_S: u64 = 7 * 24 * 3600;
 const CHARS: usize = 64;
 const TIME_CHARS: usize = 8;
 
-/// 64 hexadecimal digits: seconds since 1970, then a signature over device, time and the device's secret. So it ends with
-/// the secret, too.
+/// 64 hexadecimal digits: seconds since 1970, then a signature over device, time and the device's secrets. So it ends with
+/// either of them, too.
 pub(super) fn issue(key: &Secret, device: &Kept<Device>, now_ms: u64) -> String {
     let seconds = u32::try_from(now_ms / 1000).unwrap_or(u32::MAX);
     sealed(key, device, &format!("{seconds:08x}"))
@@ -33,9 +33,11 @@ pub(super) fn is_valid(key: &Secret, device: &Kept<Device>, token: &[u8], now_ms
 }
 
 fn sealed(key: &Secret, device: &Kept<Device>, time: &str) -> String {
-    let secret = device.record.auth.secret.as_ref().map_or("", Secret::expose);
+    let auth = &device.record.auth;
+    let [first, second] =
+        [&auth.secret, &auth.secondary_secret].map(|secret| secret.as_ref().map_or("", Secret::expose));
     // The purpose comes first: the key signs other tokens, too.
-    let message = format!("iotToken|{}|{time}|{secret}", device.oid);
+    let message = format!("iotToken|{}|{time}|{}|{first}|{second}", device.oid, first.len());
     let mut token = time.to_owned() + &hex::encode(hmac(Digest::Sha256, key.expose().as_bytes(), message.as_bytes()));
     token.truncate(CHARS);
     token

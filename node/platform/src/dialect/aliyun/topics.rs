@@ -36,6 +36,8 @@ pub(super) enum About<'a> {
 pub(super) enum Up<'a> {
     Properties,
     Batch,
+    /// Properties and events of the past.
+    History,
     /// Its identifier.
     Event(&'a str),
     /// Bytes that a script of the product would read.
@@ -143,6 +145,7 @@ pub(super) fn up(tail: &str) -> Option<Up<'_>> {
     Some(match tail {
         "event/property/post" => Up::Properties,
         "event/property/batch/post" => Up::Batch,
+        "event/property/history/post" => Up::History,
         "model/up_raw" => Up::Raw,
         "model/down_raw_reply" => Up::RawResponse,
         "service/property/set_reply" | "service/property/get_reply" | "config/push_reply" | "topo/change_reply" => {

@@ -1,6 +1,7 @@
 //! A connected device: what it may publish and subscribe to, for itself and for the sub-devices that it has logged in.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use fulmar_mqtt::{QoS, TopicFilter, TopicName};
@@ -10,7 +11,7 @@ use super::{alink, gateway, services};
 use crate::dialect::classes::allow;
 use crate::dialect::{Answers, Publishing, Subscribing, Uplink, Voice};
 use crate::filter::covers;
-use crate::registry::{Device, Product, TopicAccess};
+use crate::registry::{Device, Product, Registry, TopicAccess};
 
 /// Sub-devices that one gateway speaks for at a time, as the platform documents it.
 pub(super) const SUB_DEVICES_MAX: usize = 2000;
@@ -74,12 +75,19 @@ pub(super) struct Spoken {
     auto: bool,
     /// Sub-devices that are logged in. They go with the connection.
     subs: RwLock<BTreeMap<Names, Space>>,
+    /// Whether one ever was.
+    has_had_subs: AtomicBool,
 }
 
 impl Spoken {
     /// `None` if a name of the device cannot stand in a topic.
     pub(super) fn new(product: Arc<Product>, device: Arc<Device>, auto: bool) -> Option<Spoken> {
-        Some(Spoken { own: Space::new(product, device)?, auto, subs: RwLock::default() })
+        Some(Spoken {
+            own: Space::new(product, device)?,
+            auto,
+            subs: RwLock::default(),
+            has_had_subs: AtomicBool::default(),
+        })
     }
 
     /// The device of a topic, if the client may speak for it.
@@ -99,15 +107,43 @@ impl Spoken {
         let more = keyed.keys().filter(|key| !subs.contains_key(*key)).count();
         let fits = subs.len() + more <= SUB_DEVICES_MAX;
         if fits {
+            self.has_had_subs.store(true, Ordering::Release);
             subs.extend(keyed);
         }
         fits
+    }
+
+    /// The device of a topic, if the client may speak for it by what the registry says now: a sub-device that is gone,
+    /// disabled or another gateway's is logged out.
+    fn still_speaks_for(&self, place: &Place<'_>, registry: &Registry) -> Option<Space> {
+        let space = self.speaks_for(place)?;
+        if self.own.is(place) || self.has(&space.device, registry) {
+            return Some(space);
+        }
+        self.log_out(place.product_key, place.name);
+        None
+    }
+
+    /// Whether a sub-device that was logged in may stay so. The topology may still be on its way into the registry, so that
+    /// only a gateway that has become another's ends it.
+    fn has(&self, logged_in: &Device, registry: &Registry) -> bool {
+        registry.device(&logged_in.id).is_some_and(|(now, _)| {
+            let gateway = &now.record.gateway_id;
+            !now.record.frozen && (*gateway == self.own.device.id || *gateway == logged_in.gateway_id)
+        })
     }
 
     /// Logs a sub-device out; `false` if it was not logged in.
     pub(super) fn log_out(&self, product_key: &str, name: &str) -> bool {
         let mut subs = self.subs.write().unwrap_or_else(PoisonError::into_inner);
         subs.remove(&(Box::from(product_key), Box::from(name))).is_some()
+    }
+
+    /// Whether a sub-device is logged in, and may still be.
+    pub(super) fn may_speak_for(&self, product_key: &str, name: &str, registry: &Registry) -> bool {
+        let subs = self.subs.read().unwrap_or_else(PoisonError::into_inner);
+        let space = subs.get(&(Box::from(product_key), Box::from(name)));
+        space.is_some_and(|space| self.has(&space.device, registry))
     }
 
     pub(super) fn is_logged_in(&self, product_key: &str, name: &str) -> bool {
@@ -152,6 +188,14 @@ impl Voice for Spoken {
         if filter.shared().is_none() && may() { Subscribing::Grant(QoS::AtLeastOnce) } else { Subscribing::Deny }
     }
 
+    fn speaks_for_others(&self) -> bool {
+        self.has_had_subs.load(Ordering::Acquire)
+    }
+
+    fn stands(&self, topic: &TopicName, registry: &Registry) -> bool {
+        Place::parse(topic.as_str()).is_some_and(|place| self.still_speaks_for(&place, registry).is_some())
+    }
+
     fn implicit(&self, topic: &TopicName) -> Option<QoS> {
         let place = Place::parse(topic.as_str()).filter(|_| self.auto)?;
         self.speaks_for(&place)?;
@@ -171,16 +215,14 @@ impl Voice for Spoken {
     fn uplink(&self, uplink: &Uplink<'_>) -> Answers {
         let mut answers = Answers::default();
         let place = Place::parse(uplink.topic.as_str());
-        let found = place.and_then(|place| Some((place, self.speaks_for(&place)?)));
-        let Some((place, space)) = found.filter(|_| self.publishing(uplink.topic) == Publishing::Platform) else {
+        let Some(place) = place.filter(|_| self.publishing(uplink.topic) == Publishing::Platform) else {
             answers.problem = Some("not a topic of the device that the platform reads");
             return answers;
         };
-        if !self.own.is(&place) && !uplink.registry.admits(&space.device.id) {
-            self.log_out(place.product_key, place.name);
-            answers.problem = Some("the sub-device is disabled or deleted");
+        let Some(space) = self.still_speaks_for(&place, uplink.registry) else {
+            answers.problem = Some("the sub-device is disabled, deleted or another gateway's");
             return answers;
-        }
+        };
         match place.about {
             About::Thing(tail) => alink::thing(self, uplink, &space, tail, &mut answers),
             About::Session(tail) => gateway::session(self, uplink, tail, &mut answers),

@@ -4,22 +4,28 @@
 use bytes::Bytes;
 use fulmar_mqtt::{QoS, TopicName};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::{events, sub_devices};
 use crate::dialect::Downlink;
+use crate::registry::Device;
+
+/// What there is to download, as the vendor's upgrade notices have it: whatever members, of which `version` and `url`
+/// are there.
+pub type Package = serde_json::Map<String, Value>;
 
 #[derive(Serialize)]
 struct Command<'a> {
     object_device_id: &'a str,
     command_name: &'a str,
     service_id: &'a str,
-    paras: &'a Value,
+    paras: &'a Map<String, Value>,
 }
 
 #[derive(Serialize)]
 struct SetProperties<'a> {
     object_device_id: &'a str,
-    services: &'a Value,
+    services: &'a [Value],
 }
 
 #[derive(Serialize)]
@@ -51,7 +57,7 @@ pub fn command(
     device: &str,
     request_id: &str,
     (service_id, command_name): (&str, &str),
-    paras: &Value,
+    paras: &Map<String, Value>,
 ) -> Option<Downlink> {
     let command = Command { object_device_id: device, command_name, service_id, paras };
     downlink(connected, &format!("sys/commands/request_id={request_id}"), &command)
@@ -59,7 +65,7 @@ pub fn command(
 
 /// Sets properties: `services` is `[{"service_id", "properties"}]`.
 #[must_use]
-pub fn set_properties(connected: &str, device: &str, request_id: &str, services: &Value) -> Option<Downlink> {
+pub fn set_properties(connected: &str, device: &str, request_id: &str, services: &[Value]) -> Option<Downlink> {
     let set = SetProperties { object_device_id: device, services };
     downlink(connected, &format!("sys/properties/set/request_id={request_id}"), &set)
 }
@@ -83,4 +89,35 @@ pub fn message(connected: &str, device: &str, id: &str, name: Option<&str>, cont
 pub fn custom(connected: &str, suffix: &str, payload: Bytes) -> Option<Downlink> {
     let topic = TopicName::new(format!("$oc/devices/{connected}/user/{suffix}")).ok()?;
     Some(Downlink { topic, payload, qos: QoS::AtLeastOnce })
+}
+
+/// An event of the platform's, on `sys/events/down`.
+#[must_use]
+pub fn event(connected: &str, device: &str, of: (&str, &str), now_ms: u64, paras: &Value) -> Option<Downlink> {
+    downlink(connected, "sys/events/down", &events::down(device, of, None, now_ms, paras))
+}
+
+/// Tells of a firmware or software: `event_type` is `firmware_upgrade`, `software_upgrade`, or one of these with `_v2`.
+#[must_use]
+pub fn offer_upgrade(
+    connected: &str,
+    device: &str,
+    event_type: &str,
+    now_ms: u64,
+    package: Package,
+) -> Option<Downlink> {
+    event(connected, device, ("$ota", event_type), now_ms, &Value::Object(package))
+}
+
+/// Asks for the versions of firmware and software; they come as [`crate::Told::Version`].
+#[must_use]
+pub fn query_version(connected: &str, device: &str, now_ms: u64) -> Option<Downlink> {
+    event(connected, device, ("$ota", "version_query"), now_ms, &Value::Object(Package::new()))
+}
+
+/// Tells a gateway that a device behind it was added or deleted. `version` only grows.
+#[must_use]
+pub fn sub_device_notice(connected: &str, device: &Device, added: bool, version: u64, now_ms: u64) -> Option<Downlink> {
+    let notice = sub_devices::notice(connected, [(device, false)].into_iter(), added, version, now_ms);
+    downlink(connected, "sys/events/down", &notice)
 }

@@ -1,5 +1,5 @@
 use fulmar_mqtt::{QoS, TopicName};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::call::{command, custom, get_properties, message, set_properties};
 use super::tests::admitted;
@@ -9,8 +9,8 @@ use crate::dialect::{Downlink, Publishing};
 #[test]
 fn exact_forms() {
     let (gateway, device) = ("prod1_node1", "prod1_sub1");
-    let paras = json!({"value": "ON"});
-    let services = json!([{"service_id": "s", "properties": {"p": 1}}]);
+    let paras = json!({"value": "ON"}).as_object().cloned().unwrap();
+    let services = [json!({"service_id": "s", "properties": {"p": 1}})];
     for (down, rest, payload) in [
         (
             command(gateway, gateway, "r1", ("WaterMeter", "ON_OFF"), &paras),
@@ -43,6 +43,6 @@ fn exact_forms() {
         assert_eq!(implicit, (!rest.starts_with("user/")).then_some(QoS::AtMostOnce), "{rest}");
         assert!(implicit.is_none() || admission.voice.publishing(&down.topic) == Publishing::Deny, "{rest}");
     }
-    assert_eq!(command(gateway, gateway, "#", ("", ""), &Value::Null), None);
+    assert_eq!(command(gateway, gateway, "#", ("", ""), &paras), None);
     assert_eq!(custom(gateway, "a/+", "raw".into()), None);
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::sub_devices;
 use super::uplink::{ENTRIES_MAX, Reading, event_time, parse};
 use crate::dialect::Told;
 use crate::dialect::time::compact;
@@ -21,15 +22,15 @@ struct Events {
 }
 
 #[derive(Deserialize)]
-struct Event {
-    service_id: String,
-    event_type: String,
+pub(super) struct Event {
+    pub(super) service_id: String,
+    pub(super) event_type: String,
     #[serde(default)]
     event_time: Value,
     #[serde(default)]
-    event_id: Option<Value>,
+    pub(super) event_id: Option<Value>,
     #[serde(default)]
-    paras: Value,
+    pub(super) paras: Value,
 }
 
 pub(super) fn read(reading: &mut Reading<'_>, payload: &[u8]) -> Result<(), &'static str> {
@@ -42,6 +43,7 @@ pub(super) fn read(reading: &mut Reading<'_>, payload: &[u8]) -> Result<(), &'st
         match (&*event.service_id, &*event.event_type) {
             ("$time_sync", "time_sync_request") => time(reading, &device, event)?,
             ("$sdk_info", "sdk_info_report") | ("$ota", "version_report") => versions(reading, &device, &event.paras)?,
+            ("$sub_device_manager", _) => sub_devices::read(reading, event)?,
             ("$ota", "upgrade_progress_report") => {
                 reading.report(&device, Told::Upgrade(Bytes::from(event.paras.to_string())));
             }
@@ -65,16 +67,25 @@ fn time(reading: &mut Reading<'_>, device: &str, event: Event) -> Result<(), &'s
     if let Some(sent) = event.paras.get("device_send_time") {
         paras["device_send_time"] = sent.clone();
     }
-    let mut answer = json!({
-        "service_id": "$time_sync",
-        "event_type": "time_sync_response",
-        "event_time": compact(now_ms),
-        "paras": paras,
+    let answer = down(device, ("$time_sync", "time_sync_response"), event.event_id, now_ms, &paras);
+    reading.answer("sys/events/down", &answer)
+}
+
+/// An event that the platform sends: on `sys/events/down`.
+pub(super) fn down(
+    device: &str,
+    (service_id, event_type): (&str, &str),
+    event_id: Option<Value>,
+    now_ms: u64,
+    paras: &Value,
+) -> Value {
+    let mut event = json!({
+        "service_id": service_id, "event_type": event_type, "event_time": compact(now_ms), "paras": paras,
     });
-    if let Some(id) = event.event_id {
-        answer["event_id"] = id;
+    if let Some(id) = event_id {
+        event["event_id"] = id;
     }
-    reading.answer("sys/events/down", &json!({"object_device_id": device, "services": [answer]}))
+    json!({"object_device_id": device, "services": [event]})
 }
 
 /// What it does not tell stays as it was.

@@ -5,6 +5,9 @@ pub mod call;
 #[cfg(test)]
 mod call_tests;
 mod events;
+mod sub_devices;
+#[cfg(test)]
+mod sub_devices_tests;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -40,7 +43,7 @@ impl Default for Options {
 /// Seconds.
 const KEEP_ALIVE: RangeInclusive<u16> = 30..=1200;
 
-const PACKET_BYTES_MAX: u32 = 1 << 20;
+pub(super) const PACKET_BYTES_MAX: u32 = 1 << 20;
 
 const HOUR_MS: u64 = 3_600_000;
 

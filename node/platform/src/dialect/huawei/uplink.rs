@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::events;
 use super::topics::Up;
-use crate::dialect::{Answers, Downlink, Report, Told, Uplink, uuid};
+use crate::dialect::{Answers, Downlink, Report, Told, Uplink, shadow, uuid};
+use crate::registry::{Change, Rejection};
 
 /// Of what a compressed payload becomes.
 const INFLATED_BYTES_MAX: u64 = 1 << 20;
@@ -65,6 +66,15 @@ fn inflate(payload: &[u8]) -> Read<Bytes> {
         return Err("the payload inflates to more than 1 MiB");
     }
     Ok(Bytes::from(plain))
+}
+
+#[derive(Deserialize)]
+struct GetShadow {
+    #[serde(default)]
+    object_device_id: Value,
+    /// Empty or null: all.
+    #[serde(default)]
+    service_id: Option<String>,
 }
 
 /// Any message may name a sub-device as the one that it is about.
@@ -158,9 +168,11 @@ impl Reading<'_> {
                 self.report(&device, Told::Response(payload.clone()));
             }
             Up::Shadow(id) => {
-                let Envelope { object_device_id } = parse(payload)?;
+                let GetShadow { object_device_id, service_id } = parse(payload)?;
                 let device = self.whose(&object_device_id)?;
-                let answer = json!({"object_device_id": device, "shadow": []});
+                let wanted = service_id.as_deref().filter(|id| !id.is_empty());
+                let services = shadow::services(self.uplink.registry, &device, wanted);
+                let answer = json!({"object_device_id": device, "shadow": services});
                 self.answer(&format!("sys/shadow/get/response/request_id={id}"), &answer)?;
             }
             Up::Events => events::read(self, payload)?,
@@ -208,10 +220,25 @@ impl Reading<'_> {
 
     /// To the connected device, on a topic that is given without the part up to its id.
     pub(super) fn answer(&mut self, rest: &str, answer: &Value) -> Read<()> {
-        let topic = TopicName::new(format!("$oc/devices/{}/{rest}", self.own)).map_err(|_| "a topic that is none")?;
-        self.answers.downlinks.push(Downlink { topic, payload: answer.to_string().into(), qos: QoS::AtLeastOnce });
+        self.answers.downlinks.push(downlink(self.own, rest, answer).ok_or("a topic that is none")?);
         Ok(())
     }
+
+    /// Has changes committed, and answers an event by what they come to.
+    pub(super) fn ask(
+        &mut self,
+        changes: Vec<Change>,
+        reply: impl FnOnce(&[Result<(), Rejection>]) -> Value + Send + 'static,
+    ) {
+        let own = Box::<str>::from(self.own);
+        self.answers
+            .ask(changes, move |outcomes| downlink(&own, "sys/events/down", &reply(outcomes)).into_iter().collect());
+    }
+}
+
+fn downlink(own: &str, rest: &str, answer: &Value) -> Option<Downlink> {
+    let topic = TopicName::new(format!("$oc/devices/{own}/{rest}")).ok()?;
+    Some(Downlink { topic, payload: answer.to_string().into(), qos: QoS::AtLeastOnce })
 }
 
 /// With the topic as it was, but for its query.

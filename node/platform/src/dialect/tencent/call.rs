@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use fulmar_mqtt::{QoS, TopicName};
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use crate::dialect::Downlink;
 use crate::registry::Device;
@@ -57,4 +58,22 @@ pub fn broadcast(device: &Device, payload: Bytes) -> Option<Downlink> {
 pub fn offer_firmware(device: &Device, firmware: &Firmware<'_>) -> Option<Downlink> {
     let offer = serde_json::to_vec(&Offer { r#type: "update_firmware", firmware }).ok()?;
     downlink("$ota/update/", device, "", offer.into(), QoS::AtLeastOnce)
+}
+
+/// Tells what is desired and not reported so.
+#[must_use]
+pub fn shadow_delta(
+    device: &Device,
+    client_token: &str,
+    wished: &Map<String, Value>,
+    version: u64,
+    now_ms: u64,
+) -> Option<Downlink> {
+    let delta = json!({
+        "type": "delta",
+        "clientToken": client_token,
+        "payload": {"state": wished, "version": version, "timestamp": now_ms},
+        "timestamp": now_ms / 1000,
+    });
+    downlink("$shadow/operation/result/", device, "", delta.to_string().into(), QoS::AtLeastOnce)
 }

@@ -50,9 +50,9 @@ pub fn register(
             let response = json!({
                 "Len": payload.len(), "Payload": BASE64.encode(&payload), "RequestId": request_id(&entropy),
             });
-            HttpAnswer { body: json!({ "Response": response }).to_string(), changes }
+            HttpAnswer { body: json!({ "Response": response }).to_string(), granted: true, changes }
         }
-        Err(failure) => HttpAnswer { body: failed(failure, &entropy), changes: Vec::new() },
+        Err(failure) => HttpAnswer { body: failed(failure, &entropy), granted: false, changes: Vec::new() },
     }
 }
 
@@ -60,6 +60,18 @@ pub fn register(
 #[must_use]
 pub fn not_committed(entropy: [u8; 32]) -> String {
     failed(("InternalError", "the device could not be registered"), &entropy)
+}
+
+/// The answer to a client that asks too often.
+#[must_use]
+pub fn throttled(entropy: [u8; 32]) -> String {
+    failed(("RequestLimitExceeded", "too many requests"), &entropy)
+}
+
+/// Which device of which product a request of [`register`] is about, if it says so.
+#[must_use]
+pub fn named(body: &[u8]) -> Option<(String, String)> {
+    serde_json::from_slice::<Request>(body).ok().map(|request| (request.product_id, request.device_name))
 }
 
 fn failed((code, message): Failure, entropy: &[u8; 32]) -> String {

@@ -5,6 +5,7 @@ pub mod call;
 pub mod http;
 #[cfg(test)]
 mod register_tests;
+mod shadow;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -30,7 +31,7 @@ pub struct Options {}
 const KEEP_ALIVE: RangeInclusive<u16> = 0..=900;
 
 /// A message of 16 KiB, and what a packet needs beside it: a topic of at most 255 bytes, and its header.
-const PACKET_BYTES_MAX: u32 = 16 * 1024 + 512;
+pub(super) const PACKET_BYTES_MAX: u32 = 16 * 1024 + 512;
 
 const PRODUCT_ID_BYTES: usize = 10;
 

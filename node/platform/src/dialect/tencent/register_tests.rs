@@ -2,7 +2,7 @@ use base64::Engine as _;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::http::{not_committed, register};
+use super::http::{named, not_committed, register, throttled};
 use super::{BASE64, Digest, hmac};
 use crate::Dialect;
 use crate::dialect::HttpAnswer;
@@ -79,7 +79,11 @@ fn registration_is_refused() {
     alter(&mut registry, "ABCDE12345_dev001", |device| device.auth.kind = AuthKind::Certificate);
     assert_eq!(code(&ask(&registry, HOST, BY_C, BODY)), "UnsupportedOperation");
     let error = not_committed([5; 32]);
-    assert_eq!(code(&HttpAnswer { body: error, changes: Vec::new() }), "InternalError");
+    assert_eq!(code(&HttpAnswer { body: error, granted: false, changes: Vec::new() }), "InternalError");
+    let body = throttled([7; 32]);
+    assert_eq!(code(&HttpAnswer { body, granted: false, changes: Vec::new() }), "RequestLimitExceeded");
+    assert_eq!(named(BODY.as_bytes()), Some(("ABCDE12345".to_owned(), "dev001".to_owned())));
+    assert_eq!(named(b"{}"), None);
 }
 
 #[test]

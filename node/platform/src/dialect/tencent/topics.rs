@@ -28,6 +28,7 @@ pub(super) enum Use {
     /// What the hub itself answers: the time.
     Hub,
     Firmware,
+    Shadow,
     /// The answer to a call, whose id is the last level.
     Called,
 }
@@ -37,7 +38,7 @@ const TOPICS: [(&str, &str, Use); 32] = [
     ("", "/control", Use::Down),
     ("", "/event", Use::Message),
     ("", "/data", Use::Shared),
-    ("$shadow/operation/", "", Use::Message),
+    ("$shadow/operation/", "", Use::Shadow),
     ("$shadow/operation/result/", "", Use::Down),
     ("$ota/report/", "", Use::Firmware),
     ("$ota/update/", "", Use::Down),
@@ -104,7 +105,7 @@ impl Voice for Connected {
         match self.usage(topic) {
             Some((Use::Down, _)) => Publishing::Deny,
             Some((Use::Shared, _)) => Publishing::Route,
-            Some((Use::Message | Use::Hub | Use::Firmware | Use::Called, _)) => Publishing::Platform,
+            Some((Use::Message | Use::Hub | Use::Firmware | Use::Shadow | Use::Called, _)) => Publishing::Platform,
             None if self.is_custom(topic, TopicAccess::Publish) => Publishing::Route,
             None => Publishing::Deny,
         }

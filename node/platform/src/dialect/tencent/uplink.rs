@@ -6,6 +6,7 @@ use fulmar_mqtt::{QoS, TopicName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::shadow;
 use super::topics::Use;
 use crate::dialect::{Answers, Downlink, Report, Told, Uplink, uuid};
 use crate::registry::{Change, Device, Expect, Kept, Record};
@@ -14,7 +15,7 @@ const VERSION_CHARS_MAX: usize = 32;
 
 const PROCESS_ID_BYTES_MAX: usize = 256;
 
-type Read<T> = Result<T, &'static str>;
+pub(super) type Read<T> = Result<T, &'static str>;
 
 #[derive(Deserialize)]
 struct HubRequest {
@@ -72,6 +73,7 @@ fn understand(
             let answer = json!({"type": "get", "time": s, "ntptime1": ms, "ntptime2": ms});
             answers.downlinks.push(downlink("$sys/operation/result/", own, &answer)?);
         }
+        Use::Shadow => shadow::read(own, device, uplink, answers)?,
         Use::Firmware => {
             let told: Firmware = parse(uplink.payload)?;
             match &*told.r#type {
@@ -100,11 +102,11 @@ fn understand(
     Ok(())
 }
 
-fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Read<T> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Read<T> {
     serde_json::from_slice(payload).map_err(|_| "not the JSON that belongs on this topic")
 }
 
-fn downlink(before: &str, own: &str, answer: &Value) -> Read<Downlink> {
+pub(super) fn downlink(before: &str, own: &str, answer: &Value) -> Read<Downlink> {
     let topic = TopicName::new(format!("{before}{own}")).map_err(|_| "a topic that is none")?;
     Ok(Downlink { topic, payload: answer.to_string().into(), qos: QoS::AtLeastOnce })
 }

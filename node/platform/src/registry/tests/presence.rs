@@ -68,6 +68,29 @@ fn a_client_id_has_one_device_of_a_product() {
 }
 
 #[test]
+fn the_time_to_connect_begins_when_a_device_becomes_direct() {
+    let mut bench = Bench::new();
+    bench.now_ms = 10_000_000;
+    bench.put(device("p", "gateway"));
+    bench.put(timed(60, below("p_gateway", device("p", "sub"))));
+    bench.put(timed(60, device("p", "other")));
+    bench.put(timed(60, below("p_other", device("p", "last"))));
+    assert_eq!(bench.registry.next_due(), None);
+    bench.now_ms += 500_000;
+    bench.put(timed(60, device("p", "sub")));
+    assert_eq!(bench.registry.next_due(), Some(10_560_000), "not from its creation, which is long ago");
+    bench.now_ms += 10_000;
+    bench.put(Device { name: "renamed".into(), ..timed(60, device("p", "sub")) });
+    assert_eq!(bench.registry.next_due(), Some(10_560_000), "another change of it adds nothing");
+    let due = bench.registry.due(10_560_000, 9);
+    assert!(matches!(due.as_slice(), [Change::Delete { id, .. }] if **id == *"p_sub"), "{due:?}");
+    // A gateway waits from when its last sub-device has gone.
+    bench.connect("p_sub", 1, None);
+    bench.delete(Kind::Device, "p_last").unwrap();
+    assert_eq!(bench.registry.next_due(), Some(10_570_000));
+}
+
+#[test]
 fn a_device_that_never_connects_is_due() {
     let mut bench = Bench::new();
     bench.now_ms = 10_000_999;

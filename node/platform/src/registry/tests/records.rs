@@ -230,12 +230,33 @@ fn kinds_are_bounded() {
 }
 
 #[test]
+fn rules_keep_their_subject_and_actions_their_rule() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.apply(&put(rule("r", "nowhere"), Expect::Absent)), Err(Rejection::Dangling(Kind::App)));
+    assert_eq!(bench.apply(&put(action("x", "r"), Expect::Absent)), Err(Rejection::Dangling(Kind::Rule)));
+    bench.put(rule("r", "app"));
+    bench.put(rule("every", ""));
+    bench.put(action("x", "r"));
+    assert_eq!(bench.events, [Event::Created(action("x", "r").into())]);
+    let other = Rule { subject: Subject::StatusUpdate, ..rule("r", "app") };
+    assert_eq!(bench.apply(&put(other, Expect::Anything)), Err(Rejection::Conflict));
+    assert_eq!(bench.apply(&put(action("x", "every"), Expect::Anything)), Err(Rejection::Conflict));
+    bench.put(Rule { active: true, ..rule("r", "") });
+    assert!(matches!(&bench.events[..], [Event::Updated(Record::Rule(rule))] if rule.active));
+    assert_eq!(bench.delete(Kind::Rule, "r"), Err(Rejection::InUse(Kind::RuleAction)));
+    bench.delete(Kind::RuleAction, "x").unwrap();
+    assert_eq!(bench.events, [Event::Deleted(action("x", "r").into())]);
+    bench.delete(Kind::Rule, "r").unwrap();
+    assert_eq!((bench.registry.rules().count(), bench.registry.rule_actions().count()), (1, 0));
+}
+
+#[test]
 fn secrets_are_not_shown() {
     let mut bench = Bench::new();
     let secret = "TopSecretText";
     let hide = || Secret::new(secret);
     let auth = Auth { secret: Some(hide()), secondary_secret: Some(hide()), token: Some(hide()), ..Auth::default() };
-    let records: [Record; 7] = [
+    let records: [Record; 9] = [
         Product { secret: Some(hide()), ..product("s", Dialect::Tencent) }.into(),
         Device { auth, ..device("p", "d") }.into(),
         User { password_hash: hide(), ..user("u") }.into(),
@@ -243,6 +264,8 @@ fn secrets_are_not_shown() {
         AccessCode { access_code: hide(), ..access_code("MQTT", "k") }.into(),
         Authority { key_pem: Some(hide()), ..authority("ca", "") }.into(),
         SensoroApp { secret: hide(), key: hide(), ..sensoro("s") }.into(),
+        rule("r", "").into(),
+        RuleAction { detail: secret.into(), ..action("x", "r") }.into(),
     ];
     let mut shown = format!("{:?}", Change::Key(hide()));
     bench.apply(&Change::Key(hide())).unwrap();
@@ -299,4 +322,23 @@ fn what_cannot_be_is_not_restored() {
         let restored = all.into_iter().try_for_each(|filed| restoring.add(filed)).and_then(|()| restoring.finish());
         assert_eq!(restored.map(|_| ()).map_err(|(field, _)| field), Err(field), "damage {at}");
     }
+}
+
+#[test]
+fn a_gateway_has_so_many_behind_it_and_no_more() {
+    let mut bench = Bench::new();
+    bench.put(device("p", "g"));
+    bench.put(device("p", "other"));
+    for number in 0..5_000 {
+        let sub = below("p_g", device("p", &number.to_string()));
+        let change = Change::Put { record: Record::Device(Arc::new(sub)), expect: Expect::Absent };
+        assert!(bench.registry.apply(&change, NOW_MS, &mut Vec::new()).is_ok());
+    }
+    assert_eq!(bench.apply(&put(below("p_g", device("p", "more")), Expect::Absent)), Err(Rejection::Full));
+    assert_eq!(
+        bench.apply(&put(below("p_g", device("p", "other")), Expect::Anything)),
+        Err(Rejection::Full),
+        "nor may one move there"
+    );
+    bench.put(Device { name: "renamed".into(), ..below("p_g", device("p", "7")) });
 }

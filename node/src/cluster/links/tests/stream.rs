@@ -150,6 +150,14 @@ impl Peer for Service {
     ) -> Result<Response<Self::ProposeStream>, Status> {
         Err(Status::unimplemented(""))
     }
+
+    async fn carry(&self, _: Request<proto::CarryRequest>) -> Result<Response<proto::CarryResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn answer(&self, _: Request<proto::AnswerRequest>) -> Result<Response<proto::AnswerResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
 }
 
 impl Node {

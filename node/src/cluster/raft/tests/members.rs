@@ -88,6 +88,14 @@ impl peer::peer_server::Peer for Silent {
     async fn deliver(&self, _: Request<Streaming<peer::Frame>>) -> Result<Response<Self::DeliverStream>, Status> {
         silence()
     }
+
+    async fn carry(&self, _: Request<peer::CarryRequest>) -> Result<Response<peer::CarryResponse>, Status> {
+        silence()
+    }
+
+    async fn answer(&self, _: Request<peer::AnswerRequest>) -> Result<Response<peer::AnswerResponse>, Status> {
+        silence()
+    }
 }
 
 pub(super) struct Node {

@@ -5,7 +5,7 @@ use fulmar_broker::state::image::Builder;
 use fulmar_broker::{Generation, NodeId, SessionKey, Via};
 use fulmar_mqtt::packet::{RetainHandling, SubscriptionOptions};
 use fulmar_mqtt::property::{ForwardProperties, ForwardProperty};
-use fulmar_mqtt::{QoS, TopicFilter, TopicName};
+use fulmar_mqtt::{QoS, ReasonCode, TopicFilter, TopicName};
 use fulmar_platform::registry::{Change, Device, Expect, Record};
 use fulmar_platform::{Dialect, Secret};
 use rand::rngs::StdRng;
@@ -134,6 +134,7 @@ impl Random {
             sessions_max: self.number(),
             retained_max: self.number(),
             queue_ttl_s: self.0.random(),
+            rule_backlog_bytes_max: self.number(),
         }
     }
 
@@ -170,6 +171,9 @@ impl Random {
                 offered: random.number(),
                 expires_next: random.some(|random| LogTime(random.number())),
                 received: random.packet_ids(),
+            }),
+            cut: self.some(|random| {
+                [ReasonCode::NotAuthorized, ReasonCode::AdministrativeAction][random.0.random_range(0..2)]
             }),
         }
     }
@@ -281,6 +285,7 @@ fn a_state_comes_back() {
             expiry_s: 60,
             will: None,
             exclusive_client_id: None,
+            judged_by: None,
         };
         commands.push(Command::Claim(Box::new(claim)));
         let options = SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() };
@@ -316,8 +321,10 @@ fn a_state_comes_back() {
     commands.push(Command::Registry(Box::new(Change::Key(Secret::new("k")))));
     let key = SessionKey::new("default", "aliyun", "p_n");
     let (will, exclusive_client_id) = (None, Some("c".into()));
-    let claim = Claim { key, node, generation, clean_start: true, expiry_s: 0, will, exclusive_client_id };
+    let claim =
+        Claim { key, node, generation, clean_start: true, expiry_s: 0, will, exclusive_client_id, judged_by: None };
     commands.push(Command::Claim(Box::new(claim)));
+    commands.push(Command::Registry(Box::new(Change::Disconnect { device: "p_n".into() })));
     let mut state = State::new(Limits::default());
     state.apply(&Batch { node, generation, seq: 1, term: None, at: LogTime(5), commands }, &mut Vec::new()).unwrap();
     assert!(state.device_online("p_n") && state.registry().records().count() == 7);
@@ -385,6 +392,10 @@ fn errors_name_the_field() {
         (Message::Retained(Default::default()), "retained.publication is missing"),
         (Message::Session(Default::default()), "session.owner is missing"),
         (Message::Session(proto::SnapshotSession { key: None, ..session() }), "session.key is missing"),
+        (
+            Message::Session(proto::SnapshotSession { cut: Some(0x197), ..session() }),
+            "session.cut is 407, out of its range",
+        ),
         (
             Message::Session(proto::SnapshotSession {
                 owner: Some(proto::NodeRun { node: 1, generation: 1 }),

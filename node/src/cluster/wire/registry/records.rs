@@ -38,6 +38,7 @@ impl Wire for Product {
                 Dialect::Aliyun => proto::Dialect::Aliyun,
                 Dialect::Tencent => proto::Dialect::Tencent,
                 Dialect::Sensoro => proto::Dialect::Sensoro,
+                Dialect::Application => proto::Dialect::Application,
             }
             .into(),
             secret: self.secret.as_ref().map(Wire::to_message),
@@ -56,6 +57,7 @@ impl Wire for Product {
             model: self.model.to_string(),
             topics: self.topics.iter().map(Wire::to_message).collect(),
             endpoint: self.endpoint.as_ref().map(Wire::to_message),
+            messages_require_subscribe: self.messages_require_subscribe,
             created_ms: self.created_ms,
         }
     }
@@ -68,6 +70,7 @@ impl Wire for Product {
             proto::Dialect::Aliyun => Some(Dialect::Aliyun),
             proto::Dialect::Tencent => Some(Dialect::Tencent),
             proto::Dialect::Sensoro => Some(Dialect::Sensoro),
+            proto::Dialect::Application => Some(Dialect::Application),
         })?;
         let registration = known("registration", message.registration, |registration| match registration {
             proto::Registration::Off => Some(Registration::Off),
@@ -90,6 +93,7 @@ impl Wire for Product {
             model: message.model.into(),
             topics: each("topics", message.topics, Wire::from_message)?,
             endpoint: optional("endpoint", message.endpoint)?,
+            messages_require_subscribe: message.messages_require_subscribe,
             created_ms: message.created_ms,
         })
     }
@@ -152,6 +156,7 @@ impl Wire for Device {
             extension_info: self.extension_info.to_string(),
             tags: self.tags.iter().map(tag).collect(),
             endpoint: self.endpoint.as_ref().map(Wire::to_message),
+            sensoro_app_id: self.sensoro_app_id.to_string(),
             created_ms: self.created_ms,
         }
     }
@@ -173,6 +178,7 @@ impl Wire for Device {
             extension_info: message.extension_info.into(),
             tags: message.tags.into_iter().map(|tag| (tag.key.into(), tag.value.into())).collect(),
             endpoint: optional("endpoint", message.endpoint)?,
+            sensoro_app_id: message.sensoro_app_id.into(),
             created_ms: message.created_ms,
         })
     }

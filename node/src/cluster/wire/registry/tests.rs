@@ -1,5 +1,6 @@
 use bytes::BytesMut;
 use fulmar_platform::Dialect;
+use fulmar_platform::event::Subject;
 use fulmar_platform::registry::*;
 use fulmar_proto::Message;
 
@@ -29,6 +30,7 @@ pub(in crate::cluster::wire) fn records() -> Vec<Record> {
             .map(|access| TopicClass { filter: "user/#".into(), access })
             .into(),
         endpoint: Some(Endpoint { host: "h".into(), port: u16::MAX }),
+        messages_require_subscribe: true,
         created_ms: u64::MAX,
     };
     let auth = Auth {
@@ -57,6 +59,7 @@ pub(in crate::cluster::wire) fn records() -> Vec<Record> {
         extension_info: "{}".into(),
         tags: vec![("k".into(), "v".into()), ("".into(), "".into())],
         endpoint: Some(Endpoint { host: "h".into(), port: 0 }),
+        sensoro_app_id: "s".into(),
         created_ms: 7,
     };
     let bare = Device { auth: Auth::default(), frozen: false, tags: vec![], endpoint: None, ..device.clone() };
@@ -97,6 +100,30 @@ pub(in crate::cluster::wire) fn records() -> Vec<Record> {
             created_ms: 4,
         })),
     ];
+    for (guarantee, active) in [(Guarantee::Live, false), (Guarantee::Durable, true)] {
+        records.push(Record::Rule(Arc::new(Rule {
+            id: "r".into(),
+            name: "n".into(),
+            description: "text".into(),
+            subject: Subject::MessageStatusUpdate,
+            app_id: "a".into(),
+            select: "*".into(),
+            filter: "a = 1".into(),
+            active,
+            guarantee,
+            created_ms: 6,
+        })));
+    }
+    for channel in Channel::ALL {
+        records.push(Record::RuleAction(Arc::new(RuleAction {
+            id: "x".into(),
+            rule_id: "r".into(),
+            app_id: "".into(),
+            channel,
+            detail: "{}".into(),
+            created_ms: 7,
+        })));
+    }
     for role in [Role::Viewer, Role::Operator, Role::Admin] {
         let (name, password_hash) = ("u".into(), Secret::new("hash"));
         records.push(Record::User(Arc::new(User { name, password_hash, role, created_ms: 5 })));
@@ -113,7 +140,21 @@ pub(in crate::cluster::wire) fn records() -> Vec<Record> {
 
 pub(in crate::cluster::wire) fn changes() -> Vec<Change> {
     let kinds = records().into_iter().map(|record| record.kind());
-    let mut changes = vec![Change::Key(Secret::new("k")), Change::Disconnect { device: "p_n".into() }];
+    let downlink = Downlink {
+        topic: fulmar_mqtt::TopicName::new("a/b").expect("a topic"),
+        payload: Bytes::from_static(&[0, 255]),
+        qos: fulmar_mqtt::QoS::AtLeastOnce,
+    };
+    let mut changes = vec![
+        Change::Key(Secret::new("k")),
+        Change::Disconnect { device: "p_n".into() },
+        Change::SubDevice { device: "p_n".into(), epoch: u64::MAX, online: true },
+        Change::SubDevice { device: "".into(), epoch: 0, online: false },
+        Change::Tell { device: "p_n".into(), downlink },
+        Change::Shadow { device: "p_n".into(), change: ShadowChange::Delete },
+        Change::Shadow { device: "p_n".into(), change: ShadowChange::Update(parts()) },
+    ];
+    changes.push(Change::DisconnectApplication { access_key: "k".into() });
     let expects = [Expect::Absent, Expect::Revision(0), Expect::Revision(u64::MAX), Expect::Anything];
     for (kind, expect) in kinds.zip(expects.into_iter().cycle()) {
         changes.push(Change::Delete { kind, id: "id".into(), expect });
@@ -124,6 +165,30 @@ pub(in crate::cluster::wire) fn changes() -> Vec<Change> {
     changes
 }
 
+fn parts() -> Vec<ShadowPart> {
+    let object = serde_json::json!({"a": [1.5, null, "\u{e9}"], "b": null});
+    let merge = || Patch::Merge(object.as_object().expect("an object").clone());
+    let versions =
+        [Versioning::Keep, Versioning::Next, Versioning::After(0), Versioning::Set(u64::MAX), Versioning::Reset];
+    let part = |version| ShadowPart {
+        service: "s\u{e9}".into(),
+        reported: merge(),
+        desired: Patch::Clear,
+        version,
+        reported_ms: u64::MAX,
+    };
+    let mut parts: Vec<ShadowPart> = versions.into_iter().map(part).collect();
+    let nothing = Patch::Merge(serde_json::Map::new());
+    parts.push(ShadowPart { reported: Patch::Keep, desired: nothing, reported_ms: 0, ..part(Versioning::Keep) });
+    parts
+}
+
+fn shadow() -> Shadow {
+    let section = Section::read(r#"{"a":1}"#, 7).expect("an object");
+    let service = ShadowService { id: "s".into(), reported: section, version: 9, ..ShadowService::default() };
+    Shadow { services: vec![ShadowService::default(), service] }
+}
+
 pub(in crate::cluster::wire) fn outcomes() -> Vec<Result<Changed, Rejection>> {
     let mut outcomes = vec![
         Ok(Changed { revision: u64::MAX, oid: ObjectId::new(u32::MAX, 1) }),
@@ -131,6 +196,7 @@ pub(in crate::cluster::wire) fn outcomes() -> Vec<Result<Changed, Rejection>> {
         Err(Rejection::Missing),
         Err(Rejection::Conflict),
         Err(Rejection::Full),
+        Err(Rejection::TooLarge),
     ];
     for record in records() {
         outcomes.extend([Err(Rejection::Dangling(record.kind())), Err(Rejection::InUse(record.kind()))]);
@@ -145,11 +211,18 @@ pub(in crate::cluster::wire) fn filed() -> Vec<Filed> {
     let mut filed: Vec<Filed> = records()
         .into_iter()
         .zip(1..)
-        .map(|(record, number)| Filed { oid: ObjectId::new(7, number), revision: number, record, presence: None })
+        .map(|(record, number)| Filed {
+            oid: ObjectId::new(7, number),
+            revision: number,
+            record,
+            presence: None,
+            shadow: None,
+        })
         .collect();
     let mut presences = [there, Presence::default()].into_iter().cycle();
     for filed in filed.iter_mut().filter(|filed| filed.record.kind() == Kind::Device) {
         filed.presence = presences.next();
+        filed.shadow = filed.presence.as_ref().filter(|presence| presence.online).map(|_| Arc::new(shadow()));
     }
     filed
 }
@@ -157,7 +230,7 @@ pub(in crate::cluster::wire) fn filed() -> Vec<Filed> {
 #[test]
 fn everything_comes_back() {
     let kinds: std::collections::BTreeSet<Kind> = records().iter().map(Record::kind).collect();
-    assert_eq!(kinds.len(), 8, "a kind is missing from the samples");
+    assert_eq!(kinds.len(), 10, "a kind is missing from the samples");
     for change in changes() {
         assert_eq!(Change::from_message(change.to_message()), Ok(change));
     }
@@ -202,6 +275,8 @@ fn errors_name_the_field() {
     let device = || proto::Device { auth: Some(Default::default()), ..Default::default() };
     let auth = |auth| put(R::Device(proto::Device { auth: Some(auth), ..Default::default() }));
     let hash = || Some(proto::Secret::default());
+    let part = |part| ChangeMessage::Shadow(proto::RegistryShadow { parts: vec![part], ..Default::default() });
+    let patch = |clear, merge: &str| Some(proto::ShadowPatch { clear, merge: merge.to_owned() });
     let endpoint = || Some(proto::Endpoint { host: "h".into(), port: 65_536 });
     for (change, wanted) in [
         (ChangeMessage::Key(Default::default()), "key.secret is missing"),
@@ -220,8 +295,8 @@ fn errors_name_the_field() {
         ),
         (ChangeMessage::Delete(Default::default()), "delete.kind has the unknown value 0"),
         (
-            ChangeMessage::Delete(proto::RegistryDelete { kind: 9, ..Default::default() }),
-            "delete.kind has the unknown value 9",
+            ChangeMessage::Delete(proto::RegistryDelete { kind: 99, ..Default::default() }),
+            "delete.kind has the unknown value 99",
         ),
         (
             ChangeMessage::Delete(proto::RegistryDelete { kind: 1, absent: true, revision: Some(0), id: "i".into() }),
@@ -249,6 +324,25 @@ fn errors_name_the_field() {
             auth(proto::DeviceAuth { kind: 2, ..Default::default() }),
             "put.record.device.auth.kind has the unknown value 2",
         ),
+        (
+            ChangeMessage::Shadow(proto::RegistryShadow {
+                delete: true,
+                parts: vec![Default::default()],
+                ..Default::default()
+            }),
+            "shadow.parts is there beside what it excludes",
+        ),
+        (part(proto::ShadowPart { versioning: 5, ..Default::default() }), "shadow.parts[0].versioning has the unknown"),
+        (
+            part(proto::ShadowPart { reported: patch(false, "[]"), ..Default::default() }),
+            "shadow.parts[0].reported.merge",
+        ),
+        (part(proto::ShadowPart { desired: patch(true, "{}"), ..Default::default() }), "shadow.parts[0].desired.merge"),
+        (ChangeMessage::Tell(proto::RegistryTell { topic: "#".into(), ..Default::default() }), "tell.topic"),
+        (
+            ChangeMessage::Tell(proto::RegistryTell { topic: "t".into(), qos: 3, ..Default::default() }),
+            "tell.qos has the unknown value 3",
+        ),
         (put(R::User(proto::User { role: 1, ..Default::default() })), "put.record.user.password_hash is missing"),
         (
             put(R::User(proto::User { password_hash: hash(), ..Default::default() })),
@@ -257,6 +351,12 @@ fn errors_name_the_field() {
         (put(R::AccessKey(Default::default())), "put.record.access_key.sk is missing"),
         (put(R::AccessCode(Default::default())), "put.record.access_code.access_code is missing"),
         (put(R::SensoroApp(Default::default())), "put.record.sensoro_app.secret is missing"),
+        (put(R::Rule(Default::default())), "put.record.rule.resource is missing"),
+        (put(R::RuleAction(Default::default())), "put.record.rule_action.channel has the unknown value 0"),
+        (
+            put(R::RuleAction(proto::RuleAction { channel: 1, ..Default::default() })),
+            "put.record.rule_action.detail is missing",
+        ),
         (
             put(R::SensoroApp(proto::SensoroApp { secret: hash(), ..Default::default() })),
             "put.record.sensoro_app.key is missing",
@@ -274,9 +374,9 @@ fn errors_name_the_field() {
         (None, "outcome is missing"),
         (Some(OutcomeMessage::Changed(Default::default())), "changed.oid is 0, out of its range"),
         (Some(rejected(0, 0)), "rejected.reason has the unknown value 0"),
-        (Some(rejected(7, 0)), "rejected.reason has the unknown value 7"),
+        (Some(rejected(8, 0)), "rejected.reason has the unknown value 8"),
         (Some(rejected(4, 0)), "rejected.kind has the unknown value 0"),
-        (Some(rejected(5, 9)), "rejected.kind has the unknown value 9"),
+        (Some(rejected(5, 99)), "rejected.kind has the unknown value 99"),
     ] {
         let error = Result::<Changed, Rejection>::from_message(proto::OutcomeRegistry { outcome }).expect_err(wanted);
         assert!(error.to_string().starts_with(wanted), "{error}, wanted {wanted}");
@@ -284,9 +384,15 @@ fn errors_name_the_field() {
     let change = Change::from_message(proto::RegistryChange { change: None }).expect_err("nothing");
     assert_eq!(change.to_string(), "change is missing");
     let good = || filed()[0].to_message();
+    let section = proto::ShadowSection { properties: "[]".to_owned(), event_ms: 0 };
+    let bad_section = proto::ShadowService { reported: Some(section), ..Default::default() };
     for (message, wanted) in [
         (proto::SnapshotRegistry { oid: vec![1; 13].into(), ..good() }, "oid is 13, out of its range"),
         (proto::SnapshotRegistry { record: None, ..good() }, "record is missing"),
+        (
+            proto::SnapshotRegistry { shadow: Some(proto::Shadow { services: vec![bad_section] }), ..good() },
+            "shadow.services[0].reported.properties is no JSON object",
+        ),
     ] {
         assert_eq!(Filed::from_message(message).expect_err(wanted).to_string(), wanted);
     }

@@ -1,5 +1,5 @@
 use fulmar_mqtt::QoS;
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::super::call::{Firmware, call_service, call_service_at_once, offer_firmware, request, set_properties};
 use super::*;
@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn what_the_platform_sends_is_exact() {
     let device = device(PK, DN, Some(DS));
-    let params = json!({"temp": 23});
+    let params = Map::from_iter([("temp".to_owned(), json!(23))]);
     let firmware = Firmware {
         size: 432_945,
         version: "2.0.0",
@@ -64,7 +64,7 @@ fn answers_find_their_requests() {
     let registry = registry();
     let voice = voice(&registry, true);
     let device = device(PK, DN, Some(DS));
-    let nothing = json!({});
+    let nothing = Map::new();
     for (downlink, suffix, id) in [
         (set_properties(&device, "77", &nothing), "_reply", "77"),
         (call_service(&device, "reboot", "78", &nothing), "_reply", "78"),

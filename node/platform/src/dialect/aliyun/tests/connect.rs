@@ -224,6 +224,12 @@ fn registration_asks_for_the_products_secret_and_a_device_that_was_never_there()
         ("a1b2c3d4e5f.iot-as-mqtt.cn-shanghai.aliyuncs.com", 0),
         ("b1open00000.iot-as-mqtt.cn-shanghai.aliyuncs.com", 5),
         ("any.example.org", 0),
+        // Neither is a name that its vendor gives to devices of one product.
+        ("b1open00000.example.org", 0),
+        ("b1open00000", 0),
+        ("b1open00000.iotcloud.tencentdevices.com", 0),
+        ("public.iot-as-mqtt.cn-shanghai.aliyuncs.com", 0),
+        ("192.0.2.1", 0),
     ] {
         let coming = Coming { client_id: &client_id, username: &username, password: &password, ..Coming::default() };
         assert_eq!(Coming { host: Some(host), ..coming }.code(&registry), Some(code), "{host}");

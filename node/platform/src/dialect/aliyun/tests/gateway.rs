@@ -99,6 +99,50 @@ fn a_gateway_speaks_for_whom_it_has_logged_in() {
 }
 
 #[test]
+fn rights_of_a_sub_device_end_with_what_they_come_from() {
+    let custom = topic("/c1Classes00/d1/user/up");
+    let login = format!("{SESSION}/login");
+    let gateway_id: Box<str> = format!("{PK}_{DN}").into();
+    let sub = |gateway_id: &str| Device { gateway_id: gateway_id.into(), ..device(OWN, "d1", Some(DS)) };
+    let prepared = || {
+        let mut registry = registry();
+        put_device(&mut registry, sub(&gateway_id));
+        let voice = voice(&registry, true);
+        assert!(!voice.speaks_for_others() && voice.stands(&topic("/a1B2c3D4e5F/sensor-001/user/up"), &registry));
+        assert_eq!(ask(&*voice, &registry, &login, &signed(OWN, "d1", DS)).0, 200);
+        assert!(voice.speaks_for_others() && voice.stands(&custom, &registry));
+        (registry, voice)
+    };
+    let (registry, voice) = prepared();
+    ask(&*voice, &registry, &format!("{SESSION}/logout"), &json!({"productKey": OWN, "deviceName": "d1"}));
+    assert!(voice.speaks_for_others() && !voice.stands(&custom, &registry), "logged out");
+    let delete = Change::Delete { kind: Kind::Device, id: "c1Classes00_d1".into(), expect: Expect::Anything };
+    let moved = |gateway_id: &str| {
+        let record = Record::Device(Arc::new(sub(gateway_id)));
+        Change::Put { record, expect: Expect::Anything }
+    };
+    let frozen = Record::Device(Arc::new(Device { frozen: true, ..sub(&gateway_id) }));
+    for change in
+        [delete, moved("a1B2c3D4e5F_sensor-002"), moved(""), Change::Put { record: frozen, expect: Expect::Anything }]
+    {
+        let (mut registry, voice) = prepared();
+        commit(&mut registry, std::slice::from_ref(&change));
+        assert!(!voice.stands(&custom, &registry), "{change:?}");
+        assert_eq!(voice.publishing(&custom), Publishing::Deny, "{change:?}");
+        assert!(!speaks(&*voice, OWN, "d1"), "{change:?}");
+        assert!(voice.stands(&topic("/a1B2c3D4e5F/sensor-001/user/up"), &registry), "its own stay");
+    }
+    // One that is on its way into the topology is let in at once, and stays.
+    let mut registry = super::registry();
+    let voice = super::voice(&registry, true);
+    assert_eq!(ask(&*voice, &registry, &login, &signed(OWN, "d1", DS)).0, 200);
+    for gateway in ["", &gateway_id] {
+        commit(&mut registry, &[moved(gateway)]);
+        assert!(voice.stands(&custom, &registry), "{gateway}");
+    }
+}
+
+#[test]
 fn batches_succeed_or_fail_as_a_whole() {
     let registry = registry();
     let voice = voice(&registry, true);

@@ -1,4 +1,4 @@
-use super::super::http::{failed, plain, pre_authenticate, register, throttled};
+use super::super::http::{failed, named, plain, pre_authenticate, register, throttled};
 use super::*;
 use crate::dialect::crypto::{Digest, hmac};
 use crate::registry::Endpoint;
@@ -173,6 +173,15 @@ fn a_token_is_good_for_one_device_with_one_secret() {
     assert_eq!(code(&registry, &other, &token), Some(4), "another device's");
     put_device(&mut registry, Device { frozen: true, ..device(PK, DN, Some(DS)) });
     assert_eq!(code(&registry, &id, &token), Some(5), "disabled since");
+    let with_second = |second: &str| {
+        let device = device(PK, DN, Some(DS));
+        Device { auth: Auth { secondary_secret: Some(Secret::new(second)), ..device.auth.clone() }, ..device }
+    };
+    put_device(&mut registry, with_second("one"));
+    let (_, of_two) = credentials(&registry);
+    assert_eq!(code(&registry, &id, &of_two), Some(0));
+    put_device(&mut registry, with_second("two"));
+    assert_eq!(code(&registry, &id, &of_two), Some(4), "whichever secret has changed");
     put_device(&mut registry, device(PK, DN, Some("a new secret")));
     assert_eq!(code(&registry, &id, &token), Some(4), "the secret has changed");
 }
@@ -212,6 +221,15 @@ fn devices_register_themselves_before_they_are_active() {
         let answer = ask(&form, &registry);
         assert_eq!((code(&answer.body), answer.changes.len()), (expected, 0), "{form:?}");
     }
+    let gateway_id: Box<str> = format!("{PK}_{DN}").into();
+    put_device(&mut registry, Device { gateway_id, ..device(PK, "sub", Some(DS)) });
+    assert_eq!(code(&ask(&registering("sub", PK), &registry).body), 403, "its gateway does that");
+    commit(
+        &mut registry,
+        &[Change::Delete { kind: Kind::Device, id: format!("{PK}_sub").into(), expect: Expect::Anything }],
+    );
+    assert_eq!(named(&captured), Some((PK, DN)));
+    assert_eq!(named(&form(&[("productKey", PK)])), None);
     renew(&mut registry);
     let renewed = ask(&captured, &registry);
     assert_eq!(serde_json::from_str::<Value>(&renewed.body).unwrap()["data"]["deviceSecret"], DS);

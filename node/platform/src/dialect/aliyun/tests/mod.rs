@@ -56,6 +56,7 @@ fn product(id: &str, dialect: Dialect, registration: Registration, topics: Vec<T
         model: Box::default(),
         topics,
         endpoint: None,
+        messages_require_subscribe: false,
         created_ms: 1,
     }
 }

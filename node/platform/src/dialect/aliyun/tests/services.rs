@@ -1,5 +1,3 @@
-use serde_json::json;
-
 use super::*;
 
 const ID: &str = "a1B2c3D4e5F_sensor-001";
@@ -90,30 +88,4 @@ fn firmware() {
     let answers = ask(&registry, "request", r#"{"id":3,"params":{"version":"1.0.0"}}"#);
     let reply = r#"{"code":"1000","data":{},"id":3,"message":"success"}"#;
     assert_eq!(told(&answers), [("/ota/device/request/a1B2c3D4e5F/sensor-001", reply)]);
-}
-
-#[test]
-fn a_device_has_no_shadow() {
-    let registry = registry();
-    let voice = voice(&registry, true);
-    let error = |code: &str| json!({"status": "error", "content": {"errorcode": code}});
-    for (payload, expected, reports) in [
-        (r#"{"method":"get"}"#, json!({"status": "success", "version": 0}), 0),
-        (r#"{"method":"update","state":{"reported":{"a":1}},"version":1}"#, error("500"), 1),
-        (r#"{"method":"update","state":{"desired":"null"},"version":1}"#, error("500"), 0),
-        (r#"{"method":"delete","state":{"reported":"null"},"version":1}"#, error("500"), 0),
-        (r#"{"method":"update"}"#, error("402"), 0),
-        (r#"{"method":"other"}"#, error("406"), 0),
-        ("{}", error("401"), 0),
-        ("x", error("400"), 0),
-    ] {
-        let answers = send(&*voice, &registry, "/shadow/update/a1B2c3D4e5F/sensor-001", payload);
-        assert_eq!(answers.downlinks[0].topic.as_str(), "/shadow/get/a1B2c3D4e5F/sensor-001");
-        let mut reply = json(&answers.downlinks[0]);
-        if let Some(content) = reply.pointer_mut("/payload/content").and_then(Value::as_object_mut) {
-            assert!(content.remove("errormessage").unwrap().is_string());
-        }
-        assert_eq!(reply, json!({"method": "reply", "payload": expected, "timestamp": NOW / 1000}), "{payload}");
-        assert_eq!(answers.reports.len(), reports);
-    }
 }

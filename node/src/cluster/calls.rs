@@ -1,0 +1,113 @@
+//! Requests to devices between nodes: to whoever has the device's connection, and the answer back to whoever waits.
+//! Absent here: who waits for what, which is dispatch's business.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Weak;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use fulmar_broker::{Epoch, Generation, NodeId, SessionKey};
+use fulmar_platform::Downlink;
+use fulmar_proto::peer::v1 as proto;
+use tokio::runtime::Handle;
+
+use super::context::Context;
+use super::peers::DataClient;
+use super::replica::Replica;
+use super::wire::{self, Wire as _};
+
+/// A request to a device, encoded for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Carry {
+    /// The session whose connection it goes over, in the epoch that the sender knows.
+    pub key: SessionKey,
+    pub epoch: Epoch,
+    /// Of the run that waits.
+    pub request: [u8; 16],
+    pub downlink: Downlink,
+    /// How long the answer is waited for, in whole milliseconds; `None`: nothing answers it.
+    pub within: Option<Duration>,
+}
+
+/// What became of it. Except for the first three nothing was sent, as far as is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Carried {
+    Answered(Bytes),
+    /// On its way; nothing answers it.
+    Sent,
+    Timeout,
+    /// The connection is not at the receiver, or not in that epoch.
+    NotHere,
+    NotSubscribed,
+    /// Too many wait, or the device does not take what it is sent.
+    Busy,
+    /// The receiver has no lease.
+    Frozen,
+    /// The run of the receiver has ended meanwhile: it may have been sent.
+    Lost,
+}
+
+/// What a device has answered, for whoever waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The session that it came in on.
+    pub key: SessionKey,
+    /// The id of the request, as the device gave it.
+    pub request: ByteString,
+    pub answer: Bytes,
+}
+
+/// Who carries requests to the devices that are connected here, and waits for answers.
+pub trait Desk: Send + Sync {
+    fn carry(&self, carry: Carry) -> Pin<Box<dyn Future<Output = Carried> + Send>>;
+    fn answered(&self, answered: Answered);
+}
+
+impl Context {
+    pub(super) fn desk(&self) -> Option<std::sync::Arc<dyn Desk>> {
+        self.desk.get().and_then(Weak::upgrade)
+    }
+}
+
+impl Replica {
+    /// Names who carries requests from here on. Once.
+    pub fn carry_by(&self, desk: Weak<dyn Desk>) {
+        // There is one dispatch in the life of a node.
+        let _ = self.context().desk.set(desk);
+    }
+
+    /// The connection to another node. If it is new it is served by `runtime`.
+    fn client(&self, to: NodeId, runtime: &Handle) -> Result<(DataClient, proto::Hello), String> {
+        let _entered = runtime.enter();
+        let client = self.peers().data(to.0).ok_or_else(|| format!("nobody knows where node {:016x} is", to.0))?;
+        Ok((client, self.peers().hello(to.0, self.run().1)))
+    }
+
+    /// Has another node carry a request.
+    ///
+    /// # Errors
+    /// The node was not reached, or lost before it had an answer: the request may have been sent.
+    pub async fn carry(&self, to: NodeId, carry: &Carry, runtime: &Handle) -> Result<Carried, String> {
+        let (mut client, hello) = self.client(to, runtime)?;
+        let request = proto::CarryRequest { hello: Some(hello), ..carry.to_message() };
+        let answer = client.carry(request).await.map_err(|status| status.message().to_owned())?;
+        Carried::from_message(answer.into_inner()).map_err(|error| error.to_string())
+    }
+
+    /// Tells another node what a device has answered.
+    ///
+    /// # Errors
+    /// It was not reached.
+    pub async fn answer(&self, to: (NodeId, Generation), answered: &Answered, runtime: &Handle) -> Result<(), String> {
+        let (mut client, hello) = self.client(to.0, runtime)?;
+        let request = proto::AnswerRequest { hello: Some(hello), ..answered.to_message() };
+        client.answer(request).await.map(drop).map_err(|status| status.message().to_owned())
+    }
+}
+
+/// What is wrong with a message, as a status.
+pub(super) fn malformed(error: &wire::Error) -> tonic::Status {
+    tonic::Status::invalid_argument(error.to_string())
+}
