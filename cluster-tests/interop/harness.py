@@ -111,11 +111,46 @@ class Context:
             time.sleep(0.02)
         return value
 
+    def later(self, call: Callable[[], Any]) -> "Later":
+        """Begins a call that waits for something that the case has yet to do."""
+        return Later(self, call)
+
     def let_time_pass(self, seconds: float) -> None:
         """For cases whose subject is time itself (expiry, delay), never to make something likely."""
         if seconds > self.remaining():
             raise Failure(f"deadline would pass during a wait of {seconds} s that the case needs")
         time.sleep(seconds)
+
+
+class Later:
+    """A call on a thread of its own."""
+
+    def __init__(self, ctx: Context, call: Callable[[], Any]):
+        self._ctx = ctx
+        self._done = threading.Event()
+        self._value: Any = None
+        self._error: Optional[BaseException] = None
+        # Seconds that it took, once it is done.
+        self.took = 0.0
+
+        def run() -> None:
+            began = time.monotonic()
+            try:
+                self._value = call()
+            except BaseException as error:  # for whoever asks for the result
+                self._error = error
+            self.took = time.monotonic() - began
+            self._done.set()
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def result(self) -> Any:
+        """Waits for it; raises what it raised."""
+        if not self._done.wait(self._ctx.remaining()):
+            raise Failure("deadline passed waiting for a call to return")
+        if self._error is not None:
+            raise self._error
+        return self._value
 
 
 @dataclasses.dataclass
@@ -124,12 +159,14 @@ class Case:
     name: str
     run: Callable[[Context], None]
     deadline: float
+    # After all others, beside none: it changes what others stand on.
+    alone: bool = False
 
 
 CASES: list[Case] = []
 
 
-def case(suites: Any, name: str, deadline: float = DEFAULT_DEADLINE):
+def case(suites: Any, name: str, deadline: float = DEFAULT_DEADLINE, alone: bool = False):
     """Registers a function as one case in each suite.
 
     `suites` is a suite name, for f(context), or a dict of suite name to parameter, for f(context, parameter).
@@ -137,10 +174,10 @@ def case(suites: Any, name: str, deadline: float = DEFAULT_DEADLINE):
 
     def register(function):
         if isinstance(suites, str):
-            CASES.append(Case(suites, name, function, deadline))
+            CASES.append(Case(suites, name, function, deadline, alone))
         else:
             for suite, parameter in suites.items():
-                CASES.append(Case(suite, name, lambda ctx, p=parameter: function(ctx, p), deadline))
+                CASES.append(Case(suite, name, lambda ctx, p=parameter: function(ctx, p), deadline, alone))
         return function
 
     return register
@@ -168,8 +205,11 @@ def one_line(error: BaseException) -> str:
 def run_cases(cases: list[Case], endpoints: Endpoints, seed: str, jobs: int) -> int:
     """Runs the cases on `jobs` threads, prints a line for each, returns how many failed."""
     waiting: "queue.Queue[Case]" = queue.Queue()
-    for item in cases:
+    # The longest first: they end while the others run.
+    for item in sorted((c for c in cases if not c.alone), key=lambda c: -c.deadline):
         waiting.put(item)
+    last = [item for item in cases if item.alone]
+    together = len(cases) - len(last)
     lock = threading.Lock()
     running: dict[int, tuple[Case, float]] = {}
     done: set[int] = set()
@@ -222,6 +262,10 @@ def run_cases(cases: list[Case], endpoints: Endpoints, seed: str, jobs: int) -> 
         start_worker()
     while len(done) < len(cases):
         time.sleep(0.05)
+        if last and len(done) >= together:
+            together += 1
+            waiting.put(last.pop(0))
+            start_worker()
         with lock:
             late = [item for item, limit in running.values() if time.monotonic() > limit]
             for item in late:

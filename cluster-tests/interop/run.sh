@@ -5,7 +5,7 @@
 # Without an endpoints file it starts `fulmar dev` itself, from $FULMAR_BIN or from the workspace's own build: of one node,
 # then of three, in a network namespace where that is allowed. With one, the vendors' SDKs use its nodes, all three of them.
 # INTEROP_ONLY=REGEX picks cases by 'suite  name', INTEROP_SEED repeats a run's names, INTEROP_JOBS sets how many cases
-# run at once. A tool that is missing and cannot be installed fails where CI=true and is skipped by name elsewhere.
+# run at once, INTEROP_FUZZ_S how long the REST API is fuzzed. A tool that is missing and cannot be installed fails where CI=true and is skipped by name elsewhere.
 # The last line is 'N passed, N failed, N skipped'; the exit code is 1 after any failure.
 set -uo pipefail
 
@@ -14,7 +14,8 @@ root=$(cd "$here/../.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 case $target in /*) ;; *) target=$root/$target ;; esac
 cache=$target/interop
-suite_limit=600 # seconds for one process of suites; each case has its own deadline far below
+# Seconds for one process of suites; each case has its own deadline far below.
+suite_limit=$((900 + ${INTEROP_FUZZ_S:-60}))
 mkdir -p "$cache"
 results=$(mktemp "$cache/results.XXXXXX")
 work=$(mktemp -d)
@@ -224,6 +225,9 @@ vendors() {
     if reason=$(setup_node vendors "$own"); then
         export INTEROP_VENDORS_NODE_DIR=$(cat "$cache/vendors-dir")
     else missing alibabacloud-iot-device-sdk "$reason"; fi
+    if reason=$(setup_venv fuzz "$own/requirements-fuzz.txt"); then
+        export INTEROP_SCHEMATHESIS=$(dirname "$(cat "$cache/fuzz-python")")/schemathesis
+    else missing schemathesis "$reason"; fi
     if reason=$(setup_chromium); then
         export INTEROP_CHROMIUM=$(cat "$cache/chromium-path")
     else missing chromium "$reason"; fi

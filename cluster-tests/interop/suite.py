@@ -20,8 +20,21 @@ MODULES = {
         "vendors.cases_sensoro",
         "vendors.cases_huawei",
         "vendors.cases_huawei_rest",
+        "vendors.cases_huawei_commands",
+        "vendors.cases_huawei_messages",
+        "vendors.cases_huawei_tasks",
+        "vendors.cases_huawei_rules",
+        "vendors.cases_huawei_application",
+        "vendors.cases_huawei_services",
+        "vendors.cases_aliyun_calls",
+        "vendors.cases_tencent_services",
+        "vendors.cases_sensoro_push",
+        "vendors.cases_rest_input",
         "vendors.cases_browser",
         "vendors.cases_demo",
+        # These run alone, in this order; the last one takes a node away.
+        "vendors.cases_rest_fuzz",
+        "vendors.cases_huawei_cluster",
     ],
 }
 

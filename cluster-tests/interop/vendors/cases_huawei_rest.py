@@ -1,9 +1,5 @@
 """Huawei IoTDA: the vendor's REST SDK, unmodified, and what a plain HTTP client must be told."""
 
-from huaweicloudsdkcore.auth.credentials import BasicCredentials
-from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
-from huaweicloudsdkcore.http.http_config import HttpConfig
-from huaweicloudsdkcore.region.region import Region
 from huaweicloudsdkiotda.v5 import (
     AddDevice,
     AddDeviceRequest,
@@ -34,37 +30,11 @@ from huaweicloudsdkiotda.v5 import (
     UpdateProductRequest,
 )
 
-from harness import Context, Failure, case, expect, require
+from harness import Context, case, expect, require
 from paho_client import V311, Client
 from vendors import devices
+from vendors.huawei import error_of, sdk
 from vendors.rest import Rest, request
-
-
-def sdk(ctx: Context, node: int = 0, *, secret=None, derived=False, door="rest", project=True) -> IoTDAClient:
-    known = ctx.endpoints.credentials["rest"]
-    place = ctx.endpoints.door(door, node)
-    url = f"{'https' if door == 'https' else 'http'}://{place.host}:{place.port}"
-    config = HttpConfig()
-    config.timeout = (5, 15)
-    if door == "https":
-        config.ssl_ca_cert = ctx.endpoints.ca
-    credentials = BasicCredentials(known["ak"], secret or known["sk"], known["project_id"] if project else None)
-    if derived:
-        credentials.with_derived_predicate(BasicCredentials.get_default_derived_predicate())
-    builder = IoTDAClient.new_builder().with_http_config(config)
-    if derived or not project:
-        name = known.get("project_name", known["project_id"])
-        credentials.with_iam_endpoint(url)
-        return builder.with_credentials(credentials).with_region(Region(name, url)).build()
-    return builder.with_credentials(credentials).with_endpoint(url).build()
-
-
-def error_of(call) -> ClientRequestException:
-    try:
-        call()
-    except ClientRequestException as error:
-        return error
-    raise Failure("it was not refused")
 
 
 SIGNATURES = {"huaweicloudsdkiotda": {"derived": False}, "huaweicloudsdkiotda-v11": {"derived": True}}

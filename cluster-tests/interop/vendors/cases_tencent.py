@@ -46,7 +46,8 @@ def sdk(ctx: Context, device: Device, way=(False, False, False), secret=None, **
             },
         }
         json.dump(content, file)
-    arguments = {"device_file": paths["device.json"], "tls": tls, "websocket": websocket, **fields}
+    arguments = {"device_file": paths["device.json"], "tls": tls, "websocket": websocket}
+    arguments.update({"product_id": device.product, "device_name": device.name, **fields})
     return Program(ctx, "tencent", "tencent_device.py", arguments)
 
 
@@ -163,6 +164,16 @@ def oversize(ctx):
     client.publish_nowait(device.topic("data"), b"x" * (17 * 1024), qos=0)
     client.publish(device.topic("data"), b"next", qos=1)
     expect(client.take_one().payload, b"next", "the first message that comes")
+
+
+@case("tencent-paho", "without a keep alive it survives a minute of silence", deadline=90)
+def silent(ctx):
+    device = Device(ctx, TENCENT)
+    client = device.client(keepalive=0).connect()
+    client.subscribe(device.topic("data"), 1)
+    ctx.let_time_pass(60)
+    client.publish(device.topic("data"), b"still here", qos=1)
+    expect(client.take_one().payload, b"still here", "message")
 
 
 @case("tencent-paho", "a certificate is proof enough, and only the device's own is", deadline=20)

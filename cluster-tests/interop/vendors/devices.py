@@ -30,8 +30,12 @@ MODEL = [
             {
                 "command_name": "ON_OFF",
                 "paras": [{"para_name": "value", "data_type": "string", "enum_list": ["ON", "OFF"]}],
+                "responses": [
+                    {"response_name": "ON_OFF_RESPONSE", "paras": [{"para_name": "result", "data_type": "string"}]}
+                ],
             }
         ],
+        "events": [{"event_type": "leak", "paras": [{"para_name": "place", "data_type": "string"}]}],
     }
 ]
 
@@ -67,15 +71,15 @@ def ensure_products(rest: Rest) -> None:
 
 
 class Device:
-    """A new device of a product, for one case."""
+    """A new device for one case, of a product that all cases share, or of another one of the same dialect."""
 
-    def __init__(self, ctx: Context, product_id: str, role: str = "d", **more: Any):
+    def __init__(self, ctx: Context, product_id: str, role: str = "d", product: str = "", **more: Any):
         self.ctx = ctx
         self.rest = Rest(ctx)
         ensure_products(self.rest)
         self.product = product_id
         self.name = f"{role}-{ctx.suffix}"
-        made = self.rest.add_device(product_id, self.name, **more)
+        made = self.rest.add_device(product or product_id, self.name, **more)
         self.id = made["device_id"]
         self.secret = made["auth_info"].get("secret")
 

@@ -1,6 +1,7 @@
 """Certificates: one authority of the interop run, uploaded to the registry, and device certificates signed by it."""
 
 import datetime
+import ipaddress
 import os
 import ssl
 import tempfile
@@ -23,7 +24,8 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _signed(subject: str, issuer: x509.Name, public, key, authority: bool) -> x509.Certificate:
+def _signed(subject: str, issuer: x509.Name, public, key, authority: bool, address: str = "") -> x509.Certificate:
+    """`address`: of the server that it is for; without one it is a client's."""
     now = datetime.datetime.now(datetime.timezone.utc)
     builder = (
         x509.CertificateBuilder()
@@ -35,7 +37,10 @@ def _signed(subject: str, issuer: x509.Name, public, key, authority: bool) -> x5
         .not_valid_after(now + datetime.timedelta(days=2))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
     )
-    if not authority:
+    if address:
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+        builder = builder.add_extension(names, critical=False)
+    elif not authority:
         usage = x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH])
         builder = builder.add_extension(usage, critical=False)
     return builder.sign(key, hashes.SHA256())
@@ -61,11 +66,11 @@ def authority(rest: Rest):
         return _AUTHORITY[0]
 
 
-def certificate_for(rest: Rest, common_name: str) -> tuple[bytes, bytes]:
-    """A new certificate and its key, as PEM."""
+def certificate_for(rest: Rest, common_name: str, address: str = "") -> tuple[bytes, bytes]:
+    """A new certificate and its key, as PEM; of a server if there is an address."""
     issuer, issuer_key = authority(rest)
     key = ec.generate_private_key(ec.SECP256R1())
-    certificate = _signed(common_name, issuer.subject, key.public_key(), issuer_key, False)
+    certificate = _signed(common_name, issuer.subject, key.public_key(), issuer_key, False, address)
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -115,7 +115,7 @@ def main() -> int:
     process, endpoints = start(fulmar, work, log_path, in_namespace)
     try:
         command = [endpoints if word == "ENDPOINTS" else word for word in command]
-        return subprocess.run(command, check=False).returncode
+        return subprocess.run(command, check=False, env={**os.environ, "INTEROP_OWN_NODES": "1"}).returncode
     finally:
         stop(process, endpoints)
 

@@ -22,6 +22,7 @@ with open(ARGUMENTS["ca"], encoding="ascii") as ca:
         secure=ARGUMENTS.get("secure", ""),
         cadata=ca.read(),
         check_hostname=ARGUMENTS.get("check_hostname", False),
+        keep_alive=ARGUMENTS.get("keep_alive", 60),
     )
 kit.thing_setup(ARGUMENTS["tsl"])
 kit.on_thing_enable = lambda _: tell("enabled")
@@ -41,6 +42,21 @@ kit.on_device_dynamic_register = lambda rc, value, _: tell("registered", rc=rc, 
 kit.on_device_dynamic_register_nwl_reply = lambda rc, client_id, username, password: tell(
     "registered", rc=rc, client_id=client_id, username=username, password=password
 )
+kit.on_thing_prop_changed = lambda params, _: tell("property_set", params=params)
+
+
+def on_service(name, id, params, _):
+    tell("service", name=name, id=id, params=params)
+    # As an author does it, at once and with the SDK's own call, whichever way the service was called.
+    if ARGUMENTS.get("answers", True):
+        kit.thing_answer_service(name, id, 200, {"opened": params.get("angle")})
+
+
+kit.on_thing_call_service = on_service
+kit.on_thing_shadow_get = lambda payload, _: tell("shadow", payload=payload)
+kit.on_ota_message_arrived = lambda kind, version, size, url, method, sign, module, extra: tell(
+    "firmware", kind=kind, version=version, size=size, url=url, method=method, sign=sign, module=module
+)
 kit.connect_async()
 tell("started")
 
@@ -53,6 +69,20 @@ for command in commands():
         kit.subscribe_topic(command["topic"], command["qos"])
     elif command["do"] == "publish":
         kit.publish_topic(command["topic"], command["payload"], command["qos"])
+    elif command["do"] == "update_shadow":
+        tell("sent", result=kit.thing_update_shadow(command["reported"], command["version"]))
+    elif command["do"] == "get_shadow":
+        tell("sent", result=kit.thing_get_shadow())
+    elif command["do"] == "report_version":
+        # What it gives says that it failed, also when it has not.
+        kit.ota_report_version(command.get("module", ""), command["version"])
+        tell("sent")
+    elif command["do"] == "query_firmware":
+        kit.query_ota_firmware()
+        tell("sent")
+    elif command["do"] == "download":
+        result = kit.download_ota_firmware(command["url"], command["path"], command["method"], command["sign"])
+        tell("downloaded", result=getattr(result, "name", str(result)))
     elif command["do"] == "state":
         tell("state", state=kit.check_state().name)
     elif command["do"] == "disconnect":

@@ -32,6 +32,15 @@ hub.registerMqttCallback(
     lambda mid, userdata: tell("unsubscribed", mid=mid),
 )
 hub.connect()
+whose = (ARGUMENTS.get("product_id"), ARGUMENTS.get("device_name"))
+
+
+def on_rrpc(topic, qos, payload, userdata):
+    tell("rrpc", topic=topic, payload=payload)
+    if ARGUMENTS.get("answers", True):
+        reply = {"heard": payload}
+        hub.rrpcReply(*whose, reply, len(reply))
+
 
 for command in commands():
     if command["do"] == "time":
@@ -42,5 +51,26 @@ for command in commands():
         hub.subscribe(command["topic"], command["qos"])
     elif command["do"] == "publish":
         hub.publish(command["topic"], json.loads(command["payload"]), command["qos"])
+    elif command["do"] == "rrpc":
+        tell("ready", result=hub.rrpcInit(*whose, on_rrpc))
+    elif command["do"] == "shadow":
+        tell("ready", result=hub.shadowInit(*whose, lambda t, q, payload, u: tell("shadow", payload=payload)))
+    elif command["do"] == "get_shadow":
+        hub.getShadow(*whose)
+    elif command["do"] == "report_shadow":
+        entry = type("Property", (), {"key": command["key"], "data": command["value"], "type": "int"})
+        document = hub.shadowJsonConstructReport(*whose, entry)
+        hub.shadowUpdate(*whose, document, len(document))
+    elif command["do"] == "clear_desired":
+        document = hub.shadowJsonConstructDesireAllNull(*whose)
+        hub.shadowUpdate(*whose, document, len(document))
+    elif command["do"] == "ota":
+        tell("ready", result=hub.otaInit(*whose, lambda t, q, payload, u: tell("ota", payload=payload)))
+    elif command["do"] == "report_version":
+        hub.otaReportVersion(*whose, command["version"])
+    elif command["do"] == "fetching":
+        tell("fetching", fetching=hub.otaIsFetching(*whose))
+    elif command["do"] == "upgraded":
+        hub.otaReportUpgradeSuccess(*whose, command["version"])
     elif command["do"] == "disconnect":
         hub.disconnect()
