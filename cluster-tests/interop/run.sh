@@ -173,7 +173,7 @@ fulmar_binary() {
         echo "$FULMAR_BIN"
         return
     fi
-    (cd "$root" && cargo build --bin fulmar) >&2 || return 1
+    (cd "$root" && cargo build --workspace --bin fulmar) >&2 || return 1
     echo "$target/debug/fulmar"
 }
 
