@@ -3,7 +3,7 @@
 
 use std::sync::Weak;
 
-use fulmar_platform::event::Event;
+use fulmar_platform::event::{Event, Subject};
 use tokio::sync::mpsc;
 
 use super::Dispatch;
@@ -30,9 +30,13 @@ impl Herald {
 }
 
 impl Dispatch {
-    /// Has an event offered to the rules, soon, in the order of the calls. Never waits.
-    pub(super) fn proclaim(&self, event: Event) {
-        if self.herald.0.try_send(event).is_err() {
+    /// Has an event offered to the rules, soon, in the order of the calls; it is made only if a rule wants one of its
+    /// subject and resource space. Never waits. Must not be called with the state held.
+    pub fn proclaim(&self, subject: Subject, app_id: &str, event: impl FnOnce() -> Option<Event>) {
+        if self.rules_want(subject, app_id)
+            && let Some(event) = event()
+            && self.herald.0.try_send(event).is_err()
+        {
             self.metrics.events_dropped.inc();
         }
     }

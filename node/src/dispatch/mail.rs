@@ -63,7 +63,9 @@ impl Dispatch {
     fn wait(&self, answer: &Answer) -> Option<oneshot::Receiver<(Phase, u64)>> {
         let Answer::Created { seq, phase: Phase::Waiting { .. }, .. } = answer else { return None };
         let mut waiters = self.post.0.lock();
-        waiters.retain(|_, waiter| !waiter.is_closed());
+        if waiters.len() >= WAITERS_MAX {
+            waiters.retain(|_, waiter| !waiter.is_closed());
+        }
         if waiters.len() >= WAITERS_MAX {
             return None;
         }
@@ -78,7 +80,8 @@ impl Dispatch {
         let state = self.replica.read();
         let session = state.registry().connected_through(device).and_then(|id| state.session_of_device(id));
         let owner = state.device_owner(device);
-        let notice = (event.told && state.chosen(device) == Some(self.replica.run())).then(|| notice(&state, event));
+        let tells = event.told && state.chosen(device) == Some(self.replica.run());
+        let app_id = state.registry().device(device).filter(|_| tells).map(|(kept, _)| kept.record.app_id.clone());
         drop(state);
         if cached.phase == (Phase::Waiting { parked: false }) {
             if let (Some(key), Some(owner)) = (session, owner)
@@ -90,8 +93,8 @@ impl Dispatch {
             // Whoever waits may have given up.
             let _ = waiter.send((cached.phase, self.replica.applied()));
         }
-        if let Some(Some(notice)) = notice {
-            self.proclaim(notice);
+        if let Some(app_id) = app_id {
+            self.proclaim(Subject::MessageStatusUpdate, &app_id, || notice(&self.replica.read(), event));
         }
     }
 

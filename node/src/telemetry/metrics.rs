@@ -154,8 +154,6 @@ pub struct Metrics {
     /// Batch tasks that this node carries out.
     pub tasks_running: Gauge,
     task_targets: Family<OutcomeLabel, Count>,
-    /// Changes of a task's status that no rule was told of.
-    pub task_notices_dropped: Count,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -261,9 +259,6 @@ impl Default for Metrics {
         registry.register("batch_tasks_running", "Batch tasks that this node carries out", tasks_running.clone());
         let task_targets = Family::default();
         registry.register("batch_targets_done", "Targets of batch tasks, by what became of them", task_targets.clone());
-        let task_notices_dropped = Count::default();
-        let help = "Changes of a batch task's status that were too many at once for the rules";
-        registry.register("batch_notices_dropped", help, task_notices_dropped.clone());
         Metrics {
             registry,
             connections,
@@ -299,7 +294,6 @@ impl Default for Metrics {
             backlogs_dropped,
             tasks_running,
             task_targets,
-            task_notices_dropped,
         }
     }
 }

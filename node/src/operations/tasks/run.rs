@@ -11,7 +11,7 @@ use fulmar_platform::event::{self, Subject};
 use fulmar_platform::registry::ObjectId;
 use ractor::{Actor, ActorRef, ActorStatus};
 use serde_json::{Value, json};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore};
 
 use super::super::Operations;
 use super::actor::{Arguments, Message, TaskActor};
@@ -20,23 +20,18 @@ use crate::dispatch::{Dispatch, tasks};
 /// Between two looks at which tasks there are, where nothing happens to them: also what finds that a retry is due.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Changes of status that wait to be told to the rules.
-const NOTICES_MAX: usize = 1_024;
-
 /// What the threads that apply the log leave for the supervisor.
 struct Bell {
     dispatch: std::sync::Weak<Dispatch>,
     look: Arc<Notify>,
-    notices: mpsc::Sender<Notice>,
 }
 
 impl tasks::Tasks for Bell {
     fn happened(&self, event: &Event) {
         if let Event::Status(notice) = event
-            && self.notices.try_send(notice.clone()).is_err()
             && let Some(dispatch) = self.dispatch.upgrade()
         {
-            dispatch.metrics().task_notices_dropped.inc();
+            tell(&dispatch, notice);
         }
         self.look.notify_one();
     }
@@ -50,11 +45,9 @@ impl Operations {
     /// Begins to carry tasks out: at most so many targets at one time. Must be called once, on the runtime that serves
     /// clients.
     pub fn run_tasks(&self, concurrency: usize) -> TaskRun {
-        let (notices, told) = mpsc::channel(NOTICES_MAX);
         let look = Arc::new(Notify::new());
-        let bell = Bell { dispatch: Arc::downgrade(&self.dispatch), look: look.clone(), notices };
+        let bell = Bell { dispatch: Arc::downgrade(&self.dispatch), look: look.clone() };
         self.dispatch.employ(Arc::new(bell));
-        tokio::spawn(tell(self.dispatch.clone(), told));
         let room = Arc::new(Semaphore::new(concurrency));
         let supervisor = Supervisor { operations: self.clone(), room: room.clone(), actors: HashMap::new() };
         tokio::spawn(supervisor.run(look));
@@ -123,14 +116,12 @@ impl Supervisor {
     }
 }
 
-/// Tells the rules what becomes of tasks, where this node is the one to.
-async fn tell(dispatch: Arc<Dispatch>, mut told: mpsc::Receiver<Notice>) {
-    while let Some(notice) = told.recv().await {
-        tracing::info!(task = %notice.id, kind = notice.kind.as_str(), status = notice.status.as_str(), "batch task");
-        let id = notice.id.to_string();
-        if dispatch.chosen(&id) {
-            dispatch.happened(&update(&id, &notice));
-        }
+/// Has the rules told what has become of a task, where this node is the one to.
+fn tell(dispatch: &Dispatch, notice: &Notice) {
+    tracing::info!(task = %notice.id, kind = notice.kind.as_str(), status = notice.status.as_str(), "batch task");
+    let id = notice.id.to_string();
+    if dispatch.chosen(&id) {
+        dispatch.proclaim(Subject::BatchTaskUpdate, &notice.app_id, || Some(update(&id, notice)));
     }
 }
 
