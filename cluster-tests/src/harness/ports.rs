@@ -1,7 +1,11 @@
-//! Ports that nobody listens on, below the range that the kernel gives to outgoing connections.
+//! Ports that nobody listens on, below the range that the kernel gives to outgoing connections. A port is given to one
+//! process of the tests only, for as long as that lives: between the look at it and the listening of the node that it is
+//! for, and while that node is down, it would look free to the tests beside it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -15,31 +19,58 @@ const DOORS: u16 = 9;
 
 const TRIES: usize = 200;
 
-/// What this process was given: a port whose node is down is still that node's.
-static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+/// What this process was given, each with the claim that keeps other processes from it.
+static GIVEN: Mutex<BTreeMap<u16, UnixDatagram>> = Mutex::new(BTreeMap::new());
 
-/// A port that was free a moment ago. Another process may take it before you do: then try again.
+/// A port that is this process's until it ends. One that is no test of Fulmar's may still take it.
 ///
 /// # Errors
 /// None was found.
 pub fn free_port() -> Result<u16> {
-    find(free)
+    find(|port| vec![port])
 }
 
 /// A base port for `fulmar dev` whose doors are all free for so many nodes.
-pub(super) fn free_base(nodes: u16) -> Result<u16> {
-    find(|base| (0..nodes).all(|node| (1..=DOORS).all(|door| free(base + node * PORTS_PER_NODE + door))))
+///
+/// # Errors
+/// None was found.
+pub fn free_base(nodes: u16) -> Result<u16> {
+    find(|base| (0..nodes).flat_map(|node| (1..=DOORS).map(move |door| base + node * PORTS_PER_NODE + door)).collect())
 }
 
-fn find(fits: impl Fn(u16) -> bool) -> Result<u16> {
+/// A number for which all of these ports can be had.
+fn find(ports: impl Fn(u16) -> Vec<u16>) -> Result<u16> {
     let mut random = rand::rng();
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut ports = (0..TRIES).map(|_| random.random_range(12_000..30_000));
-    let port = ports.find(|port| !given.contains(port) && fits(*port)).context("no free port was found")?;
-    given.insert(port);
-    Ok(port)
+    for number in (0..TRIES).map(|_| random.random_range(12_000..30_000)) {
+        let ports = ports(number);
+        let claims: Option<Vec<_>> = ports.iter().map(|port| claim(*port)).collect();
+        if let Some(claims) = claims {
+            GIVEN.lock().unwrap_or_else(PoisonError::into_inner).extend(ports.into_iter().zip(claims));
+            return Ok(number);
+        }
+    }
+    None.context("no free port was found")
 }
 
-fn free(port: u16) -> bool {
-    TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), port)).is_ok()
+/// The port's name among abstract sockets: one process has it, and the kernel takes it back however that ends.
+fn claim(port: u16) -> Option<UnixDatagram> {
+    let name = SocketAddr::from_abstract_name(format!("fulmar-test-port-{port}")).ok()?;
+    let claim = UnixDatagram::bind_addr(&name).ok()?;
+    // Claimed first: whoever had it before may still have listened until then.
+    TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), port)).is_ok().then_some(claim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_given_once_though_nobody_listens() {
+        let port = free_port().unwrap();
+        assert!(claim(port).is_none());
+        let base = free_base(2).unwrap();
+        for door in [1, DOORS, PORTS_PER_NODE + 1, PORTS_PER_NODE + DOORS] {
+            assert!(claim(base + door).is_none(), "door {door}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::Command;
 
 use cluster_tests::client::{Client, Options, Protocol};
-use cluster_tests::harness::{DevOptions, Endpoints, Fulmar, Node, Process, ServeOptions, free_port, fulmar_binary};
+use cluster_tests::harness::{DevOptions, Endpoints, Fulmar, Node, Process, ServeOptions, free_base, fulmar_binary};
 use cluster_tests::sys::Signal;
 use cluster_tests::{raw, wait_for};
 use fulmar_mqtt::{ReasonCode, Version};
@@ -229,7 +229,7 @@ async fn a_host_that_others_could_reach_is_refused() {
 
 #[tokio::test]
 async fn a_taken_port_is_named_with_its_listener() {
-    let base = free_port().unwrap();
+    let base = free_base(1).unwrap();
     // Whatever else listens there is as good.
     let _taken = TcpListener::bind(("127.0.0.1", base + 3));
     let (code, error) = fulmar(&["dev", "--nodes", "1", "--base-port", &base.to_string()]).await;

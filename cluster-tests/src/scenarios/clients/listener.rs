@@ -1,6 +1,5 @@
 //! A subscriber that connects again, to the next node, whenever its connection ends.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use fulmar_mqtt::{Packet, QoS, Version};
 use tokio::time::{Instant, sleep};
 
 use super::Shared;
-use super::voice::{Came, Voice};
+use super::voice::{Came, Kept, Voice};
 use crate::raw;
 
 /// Between two tries to connect.
@@ -59,10 +58,10 @@ impl Listener {
     }
 
     pub(super) async fn run(mut self, shared: Arc<Shared>) {
-        let mut received = BTreeMap::new();
+        let mut kept = Kept::default();
         loop {
             let Some(mut voice) = self.voice.take() else {
-                if let Err(problem) = self.resume(&shared, &mut received).await {
+                if let Err(problem) = self.resume(&shared, &mut kept).await {
                     shared.wrong(format!("{problem:#}"));
                     return;
                 }
@@ -70,14 +69,14 @@ impl Listener {
             };
             // Ends with the connection; what it says then is no news.
             let _ = hear(&mut voice, shared.patience).await;
-            received = std::mem::take(&mut voice.received);
+            kept = std::mem::take(&mut voice.kept);
             drop(voice);
             self.attempt += 1;
         }
     }
 
     /// One try. A session that should be there, and is not, is an error.
-    async fn resume(&mut self, shared: &Shared, received: &mut BTreeMap<u16, ()>) -> Result<()> {
+    async fn resume(&mut self, shared: &Shared, kept: &mut Kept) -> Result<()> {
         let connected =
             Voice::connect(&shared.history, shared.doors.at(self.attempt), self.connect(), shared.patience).await;
         let Ok((mut voice, connack)) = connected else {
@@ -92,7 +91,7 @@ impl Listener {
             connack.session_present
         );
         if self.persistent {
-            voice.received = std::mem::take(received);
+            voice.kept = std::mem::take(kept);
         } else if voice.subscribe(&self.filter, self.qos, shared.patience).await.is_err() {
             self.attempt += 1;
             return Ok(());

@@ -39,19 +39,34 @@ pub(crate) enum Came {
     Closed(Option<ReasonCode>),
 }
 
+/// What a client keeps of its session, as the node does: to be handed on to the session's next connection [v5 4.1]. Without
+/// it, a packet id that is open at the node would be given to another message, which the node takes for the first one.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    packet_id: u16,
+    /// Publishes that are not acknowledged to the end, by packet id.
+    open: BTreeMap<u16, Open>,
+    /// QoS 2 messages that came and were not released.
+    received: BTreeMap<u16, ()>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    lane: LaneId,
+    number: u64,
+    /// PUBREC has come: PUBREL is what remains.
+    received: bool,
+}
+
 /// See the module. Dropped, it closes its connection without a word.
 pub(crate) struct Voice {
     client: RawClient<TcpStream>,
     history: Arc<History>,
     connection: ConnectionId,
     persistent: bool,
-    packet_id: u16,
-    /// Publishes that are not acknowledged, by packet id.
-    open: BTreeMap<u16, (LaneId, u64)>,
     /// The highest number that came, by lane.
     came: BTreeMap<LaneId, u64>,
-    /// QoS 2 messages that came and were not released. To be handed on to the session's next connection.
-    pub(crate) received: BTreeMap<u16, ()>,
+    pub(crate) kept: Kept,
 }
 
 impl Drop for Voice {
@@ -76,10 +91,8 @@ impl Voice {
         let connack = client.handshake(connect, left).await.with_context(|| format!("{client_id} at node {node}"))?;
         ensure!(connack.reason == ReasonCode::Success, "{client_id} was refused by node {node}: {:?}", connack.reason);
         let connection = history.opened(&client_id, node);
-        let (open, came, received) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let voice =
-            Voice { client, history: history.clone(), connection, persistent, packet_id: 0, open, came, received };
-        Ok((voice, connack))
+        let (came, kept) = (BTreeMap::new(), Kept::default());
+        Ok((Voice { client, history: history.clone(), connection, persistent, came, kept }, connack))
     }
 
     /// Subscribes and waits for SUBACK; messages may come before it.
@@ -117,14 +130,18 @@ impl Voice {
     /// Writes a PUBLISH of this number; returns its packet id.
     pub(crate) async fn send(&mut self, topic: &Topic, number: u64, dup: bool) -> Result<u16> {
         let id = if topic.qos == QoS::AtMostOnce { 0 } else { self.next_id() };
+        if id > 0 {
+            self.kept.open.insert(id, Open { lane: topic.lane, number, received: false });
+        }
+        self.write(topic, number, id, dup).await?;
+        Ok(id)
+    }
+
+    async fn write(&mut self, topic: &Topic, number: u64, id: u16, dup: bool) -> Result<()> {
         let mut publish = raw::publish(id, &topic.name, topic.qos, payload(topic.lane, number, 0));
         publish.dup = dup && id > 0;
         self.history.record(self.connection, What::Sent { lane: topic.lane, number });
-        if id > 0 {
-            self.open.insert(id, (topic.lane, number));
-        }
-        self.client.send(&Packet::Publish(publish)).await?;
-        Ok(id)
+        self.client.send(&Packet::Publish(publish)).await
     }
 
     /// Publishes this number and waits until it is acknowledged to the end.
@@ -136,15 +153,35 @@ impl Voice {
         self.completed(id, deadline).await
     }
 
+    /// As [`Voice::publish`], or goes on with what an earlier connection of the session has left of it: under the same packet
+    /// id, at the half-step that it had reached [v5 MQTT-4.4.0-1].
+    pub(crate) async fn see_through(&mut self, topic: &Topic, number: u64, deadline: Duration) -> Result<()> {
+        let this = |(_, open): &(&u16, &Open)| (open.lane, open.number) == (topic.lane, number);
+        let Some((id, open)) = self.kept.open.iter().find(this).map(|(id, open)| (*id, *open)) else {
+            return self.publish(topic, number, false, deadline).await;
+        };
+        match open.received {
+            true => self.client.send(&Packet::PubRel(Ack::success(id))).await?,
+            false => self.write(topic, number, id, true).await?,
+        }
+        // [v5 3.7.2.1] Not found: the node had completed it before, and that answer was lost.
+        let gone = open.received.then_some(ReasonCode::PacketIdentifierNotFound);
+        self.ended(id, gone, deadline).await
+    }
+
     /// Waits for PUBACK or PUBCOMP of this id.
     pub(crate) async fn completed(&mut self, id: u16, deadline: Duration) -> Result<()> {
+        self.ended(id, None, deadline).await
+    }
+
+    async fn ended(&mut self, id: u16, also_good: Option<ReasonCode>, deadline: Duration) -> Result<()> {
         let end = Instant::now() + deadline;
         loop {
             match self.next(end.saturating_duration_since(Instant::now())).await? {
                 Came::Ack(name, of, reason) if of == id => {
                     // [v5 3.4.2.1] Nobody subscribes: no error either.
                     let good = [ReasonCode::Success, ReasonCode::NoMatchingSubscribers];
-                    ensure!(good.contains(&reason), "{name} refuses: {reason:?}");
+                    ensure!(good.contains(&reason) || also_good == Some(reason), "{name} refuses: {reason:?}");
                     if name != "PUBREC" {
                         return Ok(());
                     }
@@ -182,7 +219,7 @@ impl Voice {
         Ok(match packet {
             Packet::Publish(message) => {
                 let id = message.packet_id;
-                let again = message.qos == QoS::ExactlyOnce && self.received.insert(id, ()).is_some();
+                let again = message.qos == QoS::ExactlyOnce && self.kept.received.insert(id, ()).is_some();
                 let topic = message.topic.as_ref().map(|topic| topic.as_str().to_owned()).unwrap_or_default();
                 let known = if message.retain { None } else { read(&message.payload).ok() };
                 if let (Some((lane, number)), false) = (known, again) {
@@ -205,7 +242,7 @@ impl Voice {
                 }
             }
             Packet::PubRel(ack) => {
-                self.received.remove(&ack.packet_id);
+                self.kept.received.remove(&ack.packet_id);
                 self.client.send(&Packet::PubComp(Ack::success(ack.packet_id))).await?;
                 Came::Step
             }
@@ -218,7 +255,7 @@ impl Voice {
                 came
             }
             Packet::PubComp(ack) => {
-                self.open.remove(&ack.packet_id);
+                self.kept.open.remove(&ack.packet_id);
                 Came::Ack("PUBCOMP", ack.packet_id, ack.reason)
             }
             Packet::SubAck(suback) => Came::SubAck(suback.reasons.to_vec()),
@@ -237,12 +274,14 @@ impl Voice {
     }
 
     fn acknowledged(&mut self, name: &'static str, ack: &Ack, done: bool) -> Came {
-        if let Some((lane, number)) = self.open.get(&ack.packet_id).copied() {
+        if let Some(open) = self.kept.open.get_mut(&ack.packet_id) {
             if !ack.reason.is_error() {
+                open.received = true;
+                let Open { lane, number, .. } = *open;
                 self.history.record(self.connection, What::Acknowledged { lane, number });
             }
             if done {
-                self.open.remove(&ack.packet_id);
+                self.kept.open.remove(&ack.packet_id);
             }
         }
         Came::Ack(name, ack.packet_id, ack.reason)
@@ -250,9 +289,9 @@ impl Voice {
 
     fn next_id(&mut self) -> u16 {
         loop {
-            self.packet_id = self.packet_id % u16::MAX + 1;
-            if !self.open.contains_key(&self.packet_id) {
-                return self.packet_id;
+            self.kept.packet_id = self.kept.packet_id % u16::MAX + 1;
+            if !self.kept.open.contains_key(&self.kept.packet_id) {
+                return self.kept.packet_id;
             }
         }
     }
