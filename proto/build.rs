@@ -24,6 +24,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=fulmar");
     let descriptors = protox::compile(FILES, [&root])?;
+    // What reflection shows, and what turns documents into messages.
+    let admin = protox::compile(FILES.into_iter().filter(|file| file.starts_with("fulmar/admin/")), [&root])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("admin.binpb"), prost::Message::encode_to_vec(&admin))?;
     // Every `bytes` field is a slice of the frame that it was decoded from; a secret shows itself to nobody.
     // What is large and rare is boxed, so that commands and parts stay small.
     tonic_prost_build::configure()

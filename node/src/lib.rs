@@ -1,5 +1,6 @@
 //! A clustered, actor-based MQTT message router. `ARCHITECTURE.md` beside this crate is the map.
 
+pub mod api;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::api::{self, Api};
 use crate::cluster::peers::{Peers, Tls};
 use crate::cluster::raft::inbound::RaftService;
 use crate::cluster::{self, Bootstrap, PeerService, Replica, StartError};
@@ -94,8 +95,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let rules = RuleEngine::start(dispatch.clone()).await.context("rules")?;
     let operations = Operations::new(dispatch.clone(), rules, config.platform.command_timeout.duration());
     let tasks = operations.run_tasks(config.platform.batch_concurrency as usize);
-    let settings = rest::Settings::load(&config.rest, config.platform.settings().aliyun)?;
-    let api = rest::Api::new(operations.clone(), settings)?;
+    let settings = api::Settings::load(&config.rest, config.platform.settings().aliyun)?;
+    let drained = Arc::new(Notify::new());
+    let drain: api::Drain = {
+        let drained = drained.clone();
+        Arc::new(move || drained.notify_one())
+    };
+    let api = Api::new(operations.clone(), settings, drain.clone())?;
     let workers = Workers::start(std::thread::available_parallelism().map_or(2, usize::from), rest::configure(api))
         .context("cannot start the HTTP workers")?;
     let admission = mqtt::Admission::node(connections_max, metrics.connections.clone());
@@ -111,8 +117,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let door = Door::new(listener.clone(), sessions.clone(), admission.clone(), tls, workers.clone());
         doors.push(tokio::spawn(mqtt::run(door, socket, stopped.clone())));
     }
-    let drained = Arc::new(Notify::new());
-    let admin = serve_admins(&config, &dispatch, &drained, &stopped).await?;
+    let admin = serve_admins(&config, &dispatch, drain, &stopped).await?;
     tokio::spawn(housekeeping(dispatch.clone()));
     let sys_interval = config.node.sys_interval.duration();
     if !sys_interval.is_zero() {
@@ -155,19 +160,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens the door for admins, if there is one. It is closed once `stopped` says so; `drained` is told to leave.
+/// Opens the door for admins, if there is one. It is closed once `stopped` says so.
 async fn serve_admins(
     config: &Config,
     dispatch: &Arc<Dispatch>,
-    drained: &Arc<Notify>,
+    drain: api::Drain,
     stopped: &watch::Receiver<bool>,
 ) -> anyhow::Result<Option<JoinHandle<()>>> {
     let (Some(address), Some(token)) = (config.admin.address, config.admin.load_token()?) else { return Ok(None) };
     let tls = config.admin.tls.as_ref().map(AdminTls::load).transpose()?;
     let socket = admin::bind(address).await?;
     tracing::info!(address = %socket.local_addr()?, tls = tls.is_some(), "listening for admins");
-    let drained = drained.clone();
-    let drain: admin::Drain = Arc::new(move || drained.notify_one());
     let door = admin::Door { tls, token, dispatch: dispatch.clone(), drain };
     let stopped = stopped.clone();
     Ok(Some(tokio::spawn(async move {

@@ -2,6 +2,8 @@
 //! Absent here: what the messages mean (fulmar-broker) and the conversions, which check what comes in (fulmar).
 //! The rules by which a message may change are in README.md; the tests keep them.
 
+pub mod document;
+
 /// What a session, a publication, a command and a stored record look like.
 pub mod types {
     #[allow(unreachable_pub, clippy::all, clippy::pedantic)] // generated code: its style is prost's affair

@@ -27,6 +27,7 @@ use fulmar_broker::state::command::{Command, Outcome};
 use fulmar_platform::registry::{Change, Changed, Expect, Kind, ObjectId, Record, Registry, Rejection};
 use thiserror::Error;
 
+use crate::cluster::Replica;
 use crate::dispatch::Dispatch;
 use crate::rule_engine::RuleEngine;
 
@@ -190,6 +191,12 @@ impl Operations {
     /// Reads what this node has applied. Held only for as long as the read takes.
     pub fn read<T>(&self, read: impl FnOnce(&Registry) -> T) -> T {
         read(self.dispatch.replica().read().registry())
+    }
+
+    /// The node's part in its cluster.
+    #[must_use]
+    pub fn replica(&self) -> &Replica {
+        self.dispatch.replica()
     }
 
     /// Whether this node may answer: without its lease what it knows may be old.

@@ -8,7 +8,7 @@ mod sensoro;
 
 use cluster_tests::applications::Code;
 use cluster_tests::devices::{Device, Vendor};
-use cluster_tests::harness::{Cluster, ClusterOptions};
+use cluster_tests::harness::Cluster;
 use cluster_tests::raw::{self, RawClient};
 use cluster_tests::rest::Rest;
 use fulmar_mqtt::packet::Publish;
@@ -70,12 +70,8 @@ impl Application {
 
 /// Three nodes with a device that is known to all of them.
 async fn start() -> (Cluster, Rest, Device) {
-    let options = ClusterOptions { rest: true, ..ClusterOptions::default() };
-    let cluster = Cluster::start(3, options).await.unwrap();
-    let rest = Rest::sign_in(cluster.member(0).rest).await.unwrap();
-    rest.add_products().await.unwrap();
     let device = Device::new(Vendor::Huawei, "meter");
-    rest.add(std::slice::from_ref(&device)).await.unwrap();
+    let (cluster, rest) = crate::devices::cluster(std::slice::from_ref(&device)).await;
     (cluster, rest, device)
 }
 

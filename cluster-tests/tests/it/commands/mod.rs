@@ -15,17 +15,13 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use crate::devices::cluster_of;
 use crate::support::SOON;
 
 /// Three nodes that know these devices, and wait for their answers for so long.
 async fn cluster(devices: &[Device], command_timeout: &str) -> (Cluster, Rest) {
     let config = format!("[platform]\ncommand_timeout = \"{command_timeout}\"\n");
-    let options = ClusterOptions { rest: true, config, ..ClusterOptions::default() };
-    let cluster = Cluster::start(3, options).await.unwrap();
-    let rest = Rest::sign_in(cluster.member(0).rest).await.unwrap();
-    rest.add_products().await.unwrap();
-    rest.add(devices).await.unwrap();
-    (cluster, rest)
+    cluster_of(devices, ClusterOptions { config, ..ClusterOptions::default() }).await
 }
 
 /// A device that is connected.

@@ -21,8 +21,12 @@ pub(crate) async fn cluster(devices: &[Device]) -> (Cluster, Rest) {
 /// With more in the environment of each.
 async fn cluster_with(devices: &[Device], env: &[(&str, &str)]) -> (Cluster, Rest) {
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let options = ClusterOptions { rest: true, env, ..ClusterOptions::default() };
-    let cluster = Cluster::start(3, options).await.unwrap();
+    cluster_of(devices, ClusterOptions { env, ..ClusterOptions::default() }).await
+}
+
+/// With other options; it has REST.
+pub(crate) async fn cluster_of(devices: &[Device], options: ClusterOptions) -> (Cluster, Rest) {
+    let cluster = Cluster::start(3, ClusterOptions { rest: true, ..options }).await.unwrap();
     let rest = Rest::sign_in(cluster.member(0).rest).await.unwrap();
     rest.add_products().await.unwrap();
     rest.add(devices).await.unwrap();

@@ -7,7 +7,7 @@ mod forms;
 use std::time::Duration;
 
 use cluster_tests::devices::{Device, Vendor};
-use cluster_tests::harness::{Cluster, ClusterOptions};
+use cluster_tests::harness::Cluster;
 use cluster_tests::raw::{self, RawClient};
 use cluster_tests::rest::Rest;
 use cluster_tests::wait_for;
@@ -27,13 +27,9 @@ fn huawei(name: &str) -> Device {
 
 /// Three nodes that know these devices; the product of Huawei's has one custom topic, `custom`.
 async fn cluster(devices: &[Device]) -> (Cluster, Rest) {
-    let options = ClusterOptions { rest: true, ..ClusterOptions::default() };
-    let cluster = Cluster::start(3, options).await.unwrap();
-    let rest = Rest::sign_in(cluster.member(0).rest).await.unwrap();
-    rest.add_products().await.unwrap();
+    let (cluster, rest) = crate::devices::cluster(devices).await;
     let topics = json!({ "topics": [{ "topic": "custom", "access": "all" }] });
     rest.call("PUT", "/products/prod1/topics", Some(&topics)).await.unwrap();
-    rest.add(devices).await.unwrap();
     (cluster, rest)
 }
 

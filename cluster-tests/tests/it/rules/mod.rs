@@ -15,17 +15,13 @@ use fulmar_mqtt::{Packet, QoS, ReasonCode, Version};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
+use crate::devices::cluster_of;
 use crate::support::SOON;
 
 /// Nodes apply what was made at another one before it is answered; a subscriber of the router's messages is in place
 /// before its SUBACK.
 async fn cluster(devices: &[Device], config: &str) -> (Cluster, Rest) {
-    let options = ClusterOptions { rest: true, config: config.to_owned(), ..ClusterOptions::default() };
-    let cluster = Cluster::start(3, options).await.unwrap();
-    let rest = Rest::sign_in(cluster.member(0).rest).await.unwrap();
-    rest.add_products().await.unwrap();
-    rest.add(devices).await.unwrap();
-    (cluster, rest)
+    cluster_of(devices, ClusterOptions { config: config.to_owned(), ..ClusterOptions::default() }).await
 }
 
 /// A device that reports.

@@ -16,6 +16,7 @@ use fulmar_mqtt::{Packet, QoS, ReasonCode, Version};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use crate::devices::cluster_of;
 use crate::support::SOON;
 
 /// How long a task of many targets may take.
@@ -24,12 +25,7 @@ const LONG: Duration = Duration::from_secs(120);
 /// Three nodes with products and these devices, and this in their `[platform]`.
 async fn cluster(devices: &[Device], platform: &str) -> (Cluster, Rest) {
     let config = format!("[platform]\n{platform}\n");
-    let options = ClusterOptions { rest: true, config, ..ClusterOptions::default() };
-    let cluster = Cluster::start(3, options).await.unwrap();
-    let rest = Rest::sign_in(cluster.member(0).rest).await.unwrap();
-    rest.add_products().await.unwrap();
-    rest.add(devices).await.unwrap();
-    (cluster, rest)
+    cluster_of(devices, ClusterOptions { config, ..ClusterOptions::default() }).await
 }
 
 /// How many commands each device has got.

@@ -10,7 +10,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use fulmar_platform::dialect::{HttpAnswer, aliyun, tencent};
 use fulmar_platform::registry::Registry;
 
-use super::{Api, Arrival, now_ms};
+use super::{Arrival, now_ms};
+use crate::api::Api;
 
 /// Bytes of a device's request.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -48,7 +49,7 @@ async fn read(payload: web::Payload) -> Option<web::Bytes> {
 /// Whether Aliyun's requests are answered on this connection.
 fn guarded(api: &Api, request: &HttpRequest) -> bool {
     let encrypted = request.conn_data::<Arrival>().is_some_and(|arrival| arrival.encrypted);
-    encrypted || api.settings.aliyun.plain_auth
+    encrypted || api.settings().aliyun.plain_auth
 }
 
 /// The fields of a form, whatever character set it says it is in: all of them are ASCII.
@@ -61,13 +62,13 @@ async fn pre_authenticate(api: web::Data<Api>, request: HttpRequest, payload: we
         return json(403, aliyun::http::plain());
     }
     let body = read(payload).await;
-    if !api.operations.serves() {
+    if !api.operations().serves() {
         return json(200, aliyun::http::failed());
     }
     let form = fields(&body.unwrap_or_default());
     // A copy shares everything, so that nobody who applies entries waits for it.
-    let registry = api.operations.read(Registry::clone);
-    json(200, aliyun::http::pre_authenticate(&form, &registry, &api.settings.aliyun, now_ms()))
+    let registry = api.operations().read(Registry::clone);
+    json(200, aliyun::http::pre_authenticate(&form, &registry, &api.settings().aliyun, now_ms()))
 }
 
 async fn register_aliyun(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> HttpResponse {
@@ -75,7 +76,7 @@ async fn register_aliyun(api: web::Data<Api>, request: HttpRequest, payload: web
         return json(403, aliyun::http::plain());
     }
     let form = fields(&read(payload).await.unwrap_or_default());
-    let registry = api.operations.read(Registry::clone);
+    let registry = api.operations().read(Registry::clone);
     let asks = Asks::of(&request, aliyun::http::named(&form), &registry);
     if !asks.may(&api) {
         return json(200, aliyun::http::throttled());
@@ -88,7 +89,7 @@ async fn register_tencent(api: web::Data<Api>, request: HttpRequest, payload: we
     let body = read(payload).await.unwrap_or_default();
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let host = header("host").unwrap_or_default();
-    let (registry, entropy) = (api.operations.read(Registry::clone), rand::random());
+    let (registry, entropy) = (api.operations().read(Registry::clone), rand::random());
     let named = tencent::http::named(&body);
     let named = named.as_ref().map(|(product, device)| (product.as_str(), device.as_str()));
     let asks = Asks::of(&request, named, &registry);
@@ -118,7 +119,7 @@ impl Asks {
 
     /// Whether it is not too often.
     fn may(&self, api: &Api) -> bool {
-        let may = api.registrations.takes(&self.product, self.peer, now_ms());
+        let may = api.may_register(&self.product, self.peer);
         if !may {
             tracing::debug!(product = self.product, peer = %self.peer, "registrations come too fast");
         }
@@ -129,7 +130,7 @@ impl Asks {
 /// The answer, once what it depends on is committed; the device may then come to any node with what it was told.
 async fn committed(api: &Api, asks: &Asks, answer: HttpAnswer, failed: impl FnOnce() -> String) -> String {
     let Asks { product, device, peer } = asks;
-    if !api.operations.serves() {
+    if !api.operations().serves() {
         return failed();
     }
     if !answer.granted {
@@ -137,7 +138,7 @@ async fn committed(api: &Api, asks: &Asks, answer: HttpAnswer, failed: impl FnOn
         return answer.body;
     }
     let new = !answer.changes.is_empty();
-    match api.operations.apply(answer.changes).await {
+    match api.operations().apply(answer.changes).await {
         Ok(()) => {
             tracing::info!(product, device, %peer, new, "a device was given its secret");
             answer.body

@@ -3,39 +3,10 @@
 use std::net::IpAddr;
 
 use actix_web::HttpRequest;
-use fulmar_platform::Secret;
-use fulmar_platform::registry::Role;
 
+use super::now_ms;
 use super::signature::{self, Signed};
-use super::{Api, Fault, now_ms, token};
-
-/// Someone who was let in.
-#[derive(Debug, Clone)]
-pub(super) struct Caller {
-    pub(super) name: String,
-    pub(super) role: Role,
-}
-
-impl Api {
-    /// Password hash and role of a user: of the configuration, else of the registry.
-    pub(super) fn user(&self, name: &str) -> Option<(Secret, Role)> {
-        let configured = self.settings.users.get(name).cloned();
-        configured.or_else(|| {
-            self.operations
-                .read(|registry| registry.user(name).map(|user| (user.record.password_hash.clone(), user.record.role)))
-        })
-    }
-
-    /// Secret key and user of an access key.
-    fn access_key(&self, ak: &str) -> Option<(Secret, String)> {
-        let configured = self.settings.access_keys.get(ak).cloned();
-        configured.or_else(|| {
-            self.operations.read(|registry| {
-                registry.access_key(ak).map(|key| (key.record.sk.clone(), key.record.user.to_string()))
-            })
-        })
-    }
-}
+use crate::api::{Api, Caller, Fault};
 
 /// Finds out who calls.
 ///
@@ -52,14 +23,7 @@ pub(super) fn identify(api: &Api, request: &HttpRequest, body: &[u8], peer: IpAd
         return by_signature(api, request, &header, &authorization, body, peer);
     }
     let token = header("x-auth-token").ok_or_else(Fault::unauthenticated)?;
-    let key = api.operations.read(|registry| registry.key().cloned()).ok_or_else(Fault::unauthenticated)?;
-    let claims = token::verify(&key, &token, now_ms() / 1000, |user| api.user(user).map(|(hash, _)| hash));
-    let claims = claims.map_err(|why| {
-        tracing::debug!(%peer, ?why, "a token was refused");
-        Fault::unauthenticated()
-    })?;
-    let (_, role) = api.user(&claims.user).ok_or_else(Fault::unauthenticated)?;
-    Ok(Caller { name: claims.user, role })
+    api.by_token(&token, peer)
 }
 
 fn by_signature(
@@ -95,6 +59,5 @@ fn by_signature(
         // No operation takes what is not JSON, and JSON is signed.
         return Err(refused(signature::Bad::Content, &signed.access_key));
     }
-    let (_, role) = api.user(&user).ok_or_else(Fault::unauthenticated)?;
-    Ok(Caller { name: user, role })
+    api.caller(&user).ok_or_else(Fault::unauthenticated)
 }

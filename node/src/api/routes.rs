@@ -4,47 +4,102 @@ use std::future::Future;
 use std::pin::Pin;
 
 use fulmar_platform::registry::Role;
+use futures_util::Stream;
+use serde_json::Value;
 
 use super::call::{Answer, Call};
 use super::{
-    BODY_BYTES_MAX, Fault, LONG_BODY_BYTES_MAX, apps, authorities, batch_tasks, commands, devices, iam, messages,
-    openapi, people, products, rules, sensoro, shadows,
+    BODY_BYTES_MAX, Fault, LONG_BODY_BYTES_MAX, apps, authorities, batch_tasks, cluster, commands, devices, iam,
+    messages, openapi, people, products, rules, sensoro, shadows,
 };
 
-type Answering = Pin<Box<dyn Future<Output = Result<Answer, Fault>>>>;
+/// The answer of a call that is answered once.
+pub type Answering = Pin<Box<dyn Future<Output = Result<Answer, Fault>> + Send>>;
+
+/// What a call gives one after the other, until it ends or nobody listens any more.
+pub type Streaming = Pin<Box<dyn Stream<Item = Result<Value, Fault>> + Send>>;
+
+/// What is given to a call one after the other.
+pub type Uploads = Pin<Box<dyn Stream<Item = Result<Value, Fault>> + Send>>;
 
 /// Who may call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Needs {
+pub enum Needs {
     Nothing,
     Role(Role),
 }
 
-/// One operation.
-pub(super) struct Route {
-    pub(super) method: &'static str,
+/// How a call is carried out.
+#[derive(Clone, Copy)]
+pub enum Handler {
+    Once(fn(Call) -> Answering),
+    /// Many answers; an error ends them.
+    Stream(fn(Call) -> Streaming),
+    /// Many requests, and one answer. The call's own document is the first of them.
+    Upload(fn(Call, Uploads) -> Answering),
+}
+
+/// A call's place in REST.
+#[derive(Debug)]
+pub struct Http {
+    pub method: &'static str,
     /// Parameters in braces.
-    pub(super) path: &'static str,
-    pub(super) needs: Needs,
-    pub(super) name: &'static str,
+    pub path: &'static str,
     /// Names of the query's parameters.
-    pub(super) query: &'static [&'static str],
-    /// Schemas of the bodies; empty for none.
+    pub query: &'static [&'static str],
+    /// The status of an answer that is none of errors.
+    pub status: u16,
+}
+
+impl Http {
+    /// The names of the path's parameters.
+    pub fn params(&self) -> impl Iterator<Item = &'static str> {
+        self.path.split('/').filter_map(parameter)
+    }
+}
+
+/// One call.
+pub struct Route {
+    /// Room and function: `devices.show` is `Show` of the service `Devices`.
+    pub name: &'static str,
+    pub needs: Needs,
+    /// `None`: not in REST.
+    pub http: Option<Http>,
+    /// Schemas of the bodies; empty for none, and for calls that REST does not have.
     pub(super) takes: &'static str,
     pub(super) gives: &'static str,
-    pub(super) status: u16,
-    /// Whether a change is written to the log by whoever serves it.
-    pub(super) audited: bool,
-    pub(super) handler: fn(Call) -> Answering,
+    /// Whether it changes something: those who may only view may not, and it is written to the audit.
+    pub changes: bool,
+    /// Whether it is answered without a lease, by what this node knows.
+    pub(super) without_lease: bool,
+    pub handler: Handler,
 }
 
 impl Route {
     /// Bytes of a request's body.
-    pub(super) fn body_bytes_max(&self) -> usize {
+    #[must_use]
+    pub fn body_bytes_max(&self) -> usize {
         match self.takes {
             "BatchTaskBody" | "BatchTargets" => LONG_BODY_BYTES_MAX,
             _ => BODY_BYTES_MAX,
         }
+    }
+
+    /// The gRPC method: `Devices/Show`.
+    #[must_use]
+    pub fn method(&self) -> String {
+        let mut named = String::new();
+        let mut starts = true;
+        for c in self.name.chars() {
+            match c {
+                '.' => named.push('/'),
+                '_' => {}
+                c if starts => named.push(c.to_ascii_uppercase()),
+                c => named.push(c),
+            }
+            starts = matches!(c, '.' | '_');
+        }
+        named
     }
 }
 
@@ -75,24 +130,47 @@ const TASK: &[&str] = &["task_detail_status", "target", "limit", "marker", "offs
 macro_rules! routes {
     ($($needs:ident $method:literal $path:literal $query:expr, $takes:literal => $status:literal $gives:literal $room:ident::$name:ident;)*) => {
         &[$(Route {
-            method: $method,
-            path: $path,
-            needs: $needs,
             name: concat!(stringify!($room), ".", stringify!($name)),
-            query: $query,
+            needs: $needs,
+            http: Some(Http { method: $method, path: $path, query: $query, status: $status }),
             takes: $takes,
             gives: $gives,
-            status: $status,
-            audited: !matches!($needs, Needs::Nothing),
-            handler: |call| Box::pin($room::$name(call)),
+            changes: !matches!($method.as_bytes(), b"GET") && !matches!($needs, Needs::Nothing),
+            without_lease: false,
+            handler: Handler::Once(|call| Box::pin($room::$name(call))),
+        }),*]
+    };
+}
+
+/// Calls that REST does not have. `reads` change nothing, `looks` are answered also without a lease, by what this node
+/// knows; `changes` are audited, `watches` give many answers, `uploads` take many requests.
+macro_rules! calls {
+    (@changes reads) => { false };
+    (@changes looks) => { false };
+    (@changes watches) => { false };
+    (@changes changes) => { true };
+    (@changes uploads) => { true };
+    (@handler watches $room:ident $name:ident) => { Handler::Stream(|call| Box::pin($room::$name(call))) };
+    (@handler uploads $room:ident $name:ident) => { Handler::Upload(|call, parts| Box::pin($room::$name(call, parts))) };
+    (@handler $kind:ident $room:ident $name:ident) => { Handler::Once(|call| Box::pin($room::$name(call))) };
+    ($($needs:ident $kind:ident $room:ident::$name:ident;)*) => {
+        &[$(Route {
+            name: concat!(stringify!($room), ".", stringify!($name)),
+            needs: $needs,
+            http: None,
+            takes: "",
+            gives: "",
+            changes: calls!(@changes $kind),
+            without_lease: matches!(stringify!($kind).as_bytes(), b"looks"),
+            handler: calls!(@handler $kind $room $name),
         }),*]
     };
 }
 
 const NOBODY: Needs = Needs::Nothing;
 
-/// Every operation.
-pub(super) const ROUTES: &[Route] = routes! {
+/// Every call that has a place in REST.
+pub const ROUTES: &[Route] = routes! {
     NOBODY "GET" "/openapi.json" &[], "" => 200 "" openapi::serve;
     NOBODY "POST" "/v3/auth/tokens" &["nocatalog"], "TokenRequest" => 201 "Token" iam::create_token;
     VIEWER "GET" "/v3/projects" &["name"], "" => 200 "Projects" iam::list_projects;
@@ -184,10 +262,29 @@ pub(super) const ROUTES: &[Route] = routes! {
     ADMIN "DELETE" "/v5/iot/{project_id}/access-keys/{access_key}" &[], "" => 204 "" people::delete_access_key;
 };
 
+/// Calls that only gRPC and the console have.
+const CALLS: &[Route] = calls! {
+    VIEWER looks cluster::list_members;
+    ADMIN changes cluster::join;
+    ADMIN changes cluster::remove;
+    ADMIN changes cluster::drain;
+};
+
+/// Every call.
+pub fn all() -> impl Iterator<Item = &'static Route> {
+    ROUTES.iter().chain(CALLS)
+}
+
+/// A call by its name.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static Route> {
+    all().find(|route| route.name == name)
+}
+
 /// What is at a path.
-pub(super) enum Found {
+pub enum Found {
     /// With the parameters of the path.
-    Route(&'static Route, Vec<(&'static str, String)>),
+    Route(&'static Route, &'static Http, Vec<(&'static str, String)>),
     /// The path is there, but takes only these methods.
     OtherMethods(Vec<&'static str>),
     Nothing,
@@ -198,10 +295,12 @@ fn parameter(segment: &'static str) -> Option<&'static str> {
 }
 
 /// Finds the route of a path, whose segments are decoded.
-pub(super) fn find(method: &str, segments: &[String]) -> Found {
+#[must_use]
+pub fn find(method: &str, segments: &[String]) -> Found {
     let mut others = Vec::new();
     for route in ROUTES {
-        let wanted: Vec<&'static str> = route.path.split('/').skip(1).collect();
+        let Some(http) = &route.http else { continue };
+        let wanted: Vec<&'static str> = http.path.split('/').skip(1).collect();
         if wanted.len() != segments.len() {
             continue;
         }
@@ -212,12 +311,12 @@ pub(super) fn find(method: &str, segments: &[String]) -> Found {
         if !wanted.iter().zip(segments).all(matches) {
             continue;
         }
-        if route.method == method {
+        if http.method == method {
             let named = wanted.iter().zip(segments);
             let path = named.filter_map(|(wanted, given)| Some((parameter(wanted)?, given.clone()))).collect();
-            return Found::Route(route, path);
+            return Found::Route(route, http, path);
         }
-        others.push(route.method);
+        others.push(http.method);
     }
     if others.is_empty() { Found::Nothing } else { Found::OtherMethods(others) }
 }
@@ -233,16 +332,17 @@ mod tests {
     #[test]
     fn each_route_is_found_by_its_own_path() {
         for route in ROUTES {
-            let Found::Route(found, path) = find(route.method, &segments(route.path)) else {
-                panic!("{} {} is not found", route.method, route.path);
+            let http = route.http.as_ref().expect("it is in REST");
+            let Found::Route(found, _, path) = find(http.method, &segments(http.path)) else {
+                panic!("{} {} is not found", http.method, http.path);
             };
             assert_eq!(found.name, route.name);
-            assert_eq!(path.len(), route.path.matches('{').count());
+            assert_eq!(path.len(), http.path.matches('{').count());
         }
-        let mut names: Vec<_> = ROUTES.iter().map(|route| route.name).collect();
+        let mut names: Vec<_> = all().map(|route| route.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), ROUTES.len(), "names differ");
+        assert_eq!(names.len(), all().count(), "names differ");
     }
 
     #[test]
@@ -258,9 +358,9 @@ mod tests {
 
     #[test]
     fn only_reading_is_for_viewers() {
-        for route in ROUTES {
+        for route in all() {
             let viewer = matches!(route.needs, Needs::Role(Role::Viewer));
-            assert!(!viewer || route.method == "GET", "{}", route.name);
+            assert!(!viewer || !route.changes, "{}", route.name);
         }
     }
 }

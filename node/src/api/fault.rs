@@ -7,79 +7,110 @@ use crate::operations::Error;
 
 /// An answer that is none.
 #[derive(Debug, Clone)]
-pub(super) struct Fault {
-    pub(super) status: u16,
-    pub(super) code: &'static str,
+pub struct Fault {
+    pub status: u16,
+    pub code: &'static str,
     message: String,
     /// In the form of the identity service.
     keystone: bool,
-    pub(super) headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(&'static str, String)>,
     /// What follows on the connection is not read.
-    pub(super) closes: bool,
+    pub closes: bool,
 }
 
 impl Fault {
-    fn new(status: u16, code: &'static str, message: impl Into<String>) -> Fault {
+    pub(super) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Fault {
         Fault { status, code, message: message.into(), keystone: false, headers: Vec::new(), closes: false }
     }
 
-    pub(super) fn invalid(what: &str) -> Fault {
+    #[must_use]
+    pub fn invalid(what: &str) -> Fault {
         Fault::new(400, "IOTDA.000006", format!("Invalid input data. {what}"))
     }
 
-    pub(super) fn format(what: &str) -> Fault {
+    #[must_use]
+    pub fn missing(parameter: &str) -> Fault {
+        Fault::invalid(&format!("{parameter} is missing"))
+    }
+
+    #[must_use]
+    pub fn format(what: &str) -> Fault {
         Fault::new(400, "IOTDA.000008", format!("The format of the request is invalid. {what}"))
     }
 
-    pub(super) fn time(parameter: &str) -> Fault {
+    #[must_use]
+    pub fn time(parameter: &str) -> Fault {
         Fault::new(400, "IOTDA.000009", format!("{parameter} must be a time as in 20151212T121212Z."))
     }
 
-    pub(super) fn time_order() -> Fault {
+    #[must_use]
+    pub fn time_order() -> Fault {
         Fault::new(400, "IOTDA.000010", "start_time must not be after end_time.")
     }
 
-    pub(super) fn limit() -> Fault {
+    #[must_use]
+    pub fn limit() -> Fault {
         Fault::new(400, "IOTDA.000017", "limit must be a number from 1 to 50.")
     }
 
-    pub(super) fn paging(what: &str) -> Fault {
+    #[must_use]
+    pub fn paging(what: &str) -> Fault {
         Fault::new(400, "IOTDA.000018", what)
     }
 
-    pub(super) fn unauthenticated() -> Fault {
+    #[must_use]
+    pub fn unauthenticated() -> Fault {
         Fault::new(401, "IOTDA.000002", "Authentication failed.")
     }
 
-    pub(super) fn forbidden(what: &str) -> Fault {
+    #[must_use]
+    pub fn forbidden(what: &str) -> Fault {
         Fault::new(403, "IOTDA.000021", what)
     }
 
-    pub(super) fn path() -> Fault {
+    /// Something that is not as it must be for this.
+    #[must_use]
+    pub fn precondition(what: String) -> Fault {
+        Fault::new(409, "FULMAR.000070", what)
+    }
+
+    #[must_use]
+    pub fn path() -> Fault {
         Fault::new(404, "FULMAR.000404", "There is no such path.")
     }
 
-    pub(super) fn method(methods: &[&str]) -> Fault {
+    #[must_use]
+    pub fn method(methods: &[&str]) -> Fault {
         let methods = methods.join(", ");
         let mut fault = Fault::new(405, "FULMAR.000405", format!("The path takes only {methods}."));
         fault.headers.push(("Allow", methods));
         fault
     }
 
-    pub(super) fn slow() -> Fault {
+    #[must_use]
+    pub fn slow() -> Fault {
         Fault { closes: true, ..Fault::new(408, "FULMAR.000408", "The body did not come in time.") }
     }
 
-    pub(super) fn oversize(bytes_max: usize) -> Fault {
+    #[must_use]
+    pub fn oversize(bytes_max: usize) -> Fault {
         Fault { closes: true, ..Fault::new(413, "FULMAR.000413", format!("The body may have {bytes_max} bytes.")) }
     }
 
     /// Of the identity service, which writes errors in another form.
-    pub(super) fn identity(status: u16, message: &str) -> Fault {
+    #[must_use]
+    pub fn identity(status: u16, message: &str) -> Fault {
         Fault { keystone: true, ..Fault::new(status, "", message) }
     }
 
-    pub(super) fn body(&self) -> Value {
+    /// What is said of it; it holds no secret.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    #[must_use]
+    pub fn body(&self) -> Value {
         if self.keystone {
             let title = match self.status {
                 400 => "Bad Request",

@@ -13,13 +13,13 @@ use crate::config::{ConfigError, units};
 /// What the configuration says. The same on all nodes.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub(super) project_id: String,
+    pub project_id: String,
     pub(super) project_name: String,
     pub(super) domain_name: String,
     pub(super) token_lifetime_s: u64,
     pub(super) sign_in: Rules,
     /// How Aliyun's devices authenticate over HTTP.
-    pub(super) aliyun: aliyun::Options,
+    pub aliyun: aliyun::Options,
     /// Password hash and role, by name: before those of the registry.
     pub(super) users: HashMap<String, (Secret, Role)>,
     /// Secret key and user, by access key: before those of the registry.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Fault;
 use super::call::{Answer, Call};
-use super::routes::{Needs, ROUTES, Route};
+use super::routes::{Http, Needs, ROUTES, Route};
 
 const SCHEMAS: &str = include_str!("schemas.json");
 
@@ -23,12 +23,12 @@ fn content(name: &str) -> Value {
     json!({ "application/json": { "schema": schema(name) } })
 }
 
-fn operation(route: &Route) -> Value {
-    let path = route.path.split(['{', '}']).skip(1).step_by(2);
+fn operation(route: &Route, http: &Http) -> Value {
+    let path = http.path.split(['{', '}']).skip(1).step_by(2);
     let mut parameters: Vec<Value> = path
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
         .collect();
-    parameters.extend(route.query.iter().map(|name| {
+    parameters.extend(http.query.iter().map(|name| {
         let kind = if matches!(*name, "limit" | "offset") { "integer" } else { "string" };
         json!({ "name": name, "in": "query", "schema": { "type": kind } })
     }));
@@ -36,7 +36,7 @@ fn operation(route: &Route) -> Value {
     if !route.gives.is_empty() {
         answer["content"] = content(route.gives);
     }
-    let mut responses = Map::from_iter([(route.status.to_string(), answer)]);
+    let mut responses = Map::from_iter([(http.status.to_string(), answer)]);
     responses.insert("default".into(), json!({ "description": "not done", "content": content("Error") }));
     let mut operation = json!({
         "operationId": route.name,
@@ -59,8 +59,8 @@ fn operation(route: &Route) -> Value {
 /// The whole document.
 pub(super) fn document() -> Value {
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
-    for route in ROUTES {
-        paths.entry(route.path).or_default().insert(route.method.to_ascii_lowercase(), operation(route));
+    for (route, http) in ROUTES.iter().filter_map(|route| Some((route, route.http.as_ref()?))) {
+        paths.entry(http.path).or_default().insert(http.method.to_ascii_lowercase(), operation(route, http));
     }
     let schemas: Value = serde_json::from_str(SCHEMAS).expect("schemas.json is JSON: a test reads it");
     json!({
@@ -115,11 +115,12 @@ mod tests {
             .collect();
         assert_eq!(documented.len(), ROUTES.len());
         for route in ROUTES {
-            let operation = &document["paths"][route.path][route.method.to_ascii_lowercase()];
+            let http = route.http.as_ref().expect("it is in REST");
+            let operation = &document["paths"][http.path][http.method.to_ascii_lowercase()];
             assert_eq!(operation["operationId"], route.name);
             let parameters = operation["parameters"].as_array().expect("parameters").len();
-            assert_eq!(parameters, route.path.matches('{').count() + route.query.len(), "{}", route.name);
-            assert!(operation["responses"][route.status.to_string()].is_object());
+            assert_eq!(parameters, http.path.matches('{').count() + http.query.len(), "{}", route.name);
+            assert!(operation["responses"][http.status.to_string()].is_object());
         }
     }
 

@@ -23,7 +23,7 @@ fn names(object: &Value, name: &str, id: &str) -> bool {
 /// `POST /v3/auth/tokens`
 pub(super) async fn create_token(call: Call) -> Result<Answer, Fault> {
     let bad = |message: &str| Fault::identity(400, message);
-    let body: Value = serde_json::from_slice(&call.body).map_err(|_| bad("The body is not JSON."))?;
+    let body = call.json().map_err(|_| bad("The body is not JSON."))?;
     let identity = &body["auth"]["identity"];
     let by_password = identity["methods"].as_array().is_some_and(|methods| methods.iter().any(|m| m == "password"));
     let user = &identity["password"]["user"];

@@ -9,7 +9,9 @@ use super::call::{Answer, Call};
 use crate::operations::input::Input;
 use crate::operations::{Error, NewAccessKey, NewUser};
 
-pub(super) fn role_name(role: Role) -> &'static str {
+/// As requests and answers have it.
+#[must_use]
+pub fn role_name(role: Role) -> &'static str {
     match role {
         Role::Viewer => "viewer",
         Role::Operator => "operator",
