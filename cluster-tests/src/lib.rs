@@ -1,10 +1,11 @@
 //! What tests and measurements of Fulmar stand on: real processes ([`harness`]), faults between them ([`proxy`]), an
 //! independent client ([`client`]), a client that can say anything ([`raw`]), devices of four clouds ([`devices`]) and the
-//! REST API that registers them ([`rest`]), a load that outlives nodes ([`load`]), oracles
+//! REST API that registers them ([`rest`]), the gRPC API for admins ([`admin`]), a load that outlives nodes ([`load`]), oracles
 //! ([`history`], [`sequence`], [`histogram`]), promises of a cluster under faults ([`scenarios`]), what a node says of itself
 //! ([`metrics`]) and what the kernel knows of a process and a disk ([`proc`], [`disk`]). Absent here: any code of the broker;
-//! only the codec is shared, and `client` judges without it.
+//! only the codec is shared, and `client` judges without it; and the messages for admins.
 
+pub mod admin;
 pub mod applications;
 pub mod client;
 pub mod devices;

@@ -21,8 +21,9 @@ use crate::cluster::raft::inbound::RaftService;
 use crate::cluster::{self, Bootstrap, PeerService, Replica, StartError};
 use crate::config::admin::AdminTls;
 use crate::config::{self, Config};
-use crate::dispatch::Dispatch;
+use crate::dispatch::{Dispatch, Drain, Stage};
 use crate::doors::admin;
+use crate::doors::console;
 use crate::doors::mqtt::{self, Door, Workers};
 use crate::doors::peer;
 use crate::doors::probes::{self, Health, Phase};
@@ -94,15 +95,29 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let seed = config.registry.import.as_deref().map(Seed::load).transpose().context("registry.import")?;
     let rules = RuleEngine::start(dispatch.clone()).await.context("rules")?;
     let operations = Operations::new(dispatch.clone(), rules, config.platform.command_timeout.duration());
+    dispatch.replica().examined_by(Arc::new(operations.clone()));
+    dispatch.renew_traces();
+    operations.follow_settings(config.log.level.clone());
+    operations.notice();
     let tasks = operations.run_tasks(config.platform.batch_concurrency as usize);
-    let settings = api::Settings::load(&config.rest, config.platform.settings().aliyun)?;
+    let mut settings = api::Settings::load(&config.rest, config.platform.settings().aliyun)?;
+    settings.access = api::Access::load(&config)?;
     let drained = Arc::new(Notify::new());
-    let drain: api::Drain = {
+    let drain: Drain = {
         let drained = drained.clone();
         Arc::new(move || drained.notify_one())
     };
-    let api = Api::new(operations.clone(), settings, drain.clone())?;
-    let workers = Workers::start(std::thread::available_parallelism().map_or(2, usize::from), rest::configure(api))
+    dispatch.drain_by(drain);
+    dispatch.consult_by(Arc::new(operations.clone()));
+    let api = Api::new(operations.clone(), settings)?;
+    let services: mqtt::Configure = {
+        let (rest, console) = (rest::configure(api.clone()), console::configure(api.clone(), metrics.clone()));
+        Arc::new(move |worker| {
+            rest(worker);
+            console(worker);
+        })
+    };
+    let workers = Workers::start(std::thread::available_parallelism().map_or(2, usize::from), services)
         .context("cannot start the HTTP workers")?;
     let admission = mqtt::Admission::node(connections_max, metrics.connections.clone());
 
@@ -117,7 +132,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let door = Door::new(listener.clone(), sessions.clone(), admission.clone(), tls, workers.clone());
         doors.push(tokio::spawn(mqtt::run(door, socket, stopped.clone())));
     }
-    let admin = serve_admins(&config, &dispatch, drain, &stopped).await?;
+    let (close_admin, admin_closed) = watch::channel(false);
+    let admin = serve_admins(&config, &api, &metrics, &health, &dispatch, admin_closed).await?;
     tokio::spawn(housekeeping(dispatch.clone()));
     let sys_interval = config.node.sys_interval.duration();
     if !sys_interval.is_zero() {
@@ -139,6 +155,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     tracing::info!(connections = metrics.connections.get(), "leaving");
     health.set(Phase::Draining);
+    dispatch.set_stage(Stage::Draining);
     stop.send_replace(true);
     tasks.leave();
     sessions.close_all(ReasonCode::ServerShuttingDown);
@@ -150,8 +167,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
         () = wait(&mut terminate, &mut interrupt) => tracing::warn!("hurried"),
     }
+    dispatch.set_stage(Stage::Ending);
     if let Some(admin) = admin {
-        // Whoever drained this node is told so.
+        // Until here, admins see the node leave.
+        close_admin.send_replace(true);
         let _ = tokio::time::timeout(CLOSE, admin).await;
     }
     if tokio::time::timeout(CLOSE, dispatch.replica().close()).await.is_err() {
@@ -160,21 +179,26 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens the door for admins, if there is one. It is closed once `stopped` says so.
+/// Opens the door for admins, if there is one. It is closed once `closed` says so.
 async fn serve_admins(
     config: &Config,
+    api: &Arc<Api>,
+    metrics: &Arc<Metrics>,
+    health: &Arc<Health>,
     dispatch: &Arc<Dispatch>,
-    drain: api::Drain,
-    stopped: &watch::Receiver<bool>,
+    closed: watch::Receiver<bool>,
 ) -> anyhow::Result<Option<JoinHandle<()>>> {
     let (Some(address), Some(token)) = (config.admin.address, config.admin.load_token()?) else { return Ok(None) };
     let tls = config.admin.tls.as_ref().map(AdminTls::load).transpose()?;
     let socket = admin::bind(address).await?;
     tracing::info!(address = %socket.local_addr()?, tls = tls.is_some(), "listening for admins");
-    let door = admin::Door { tls, token, dispatch: dispatch.clone(), drain };
-    let stopped = stopped.clone();
+    let serving: admin::Serving = {
+        let (health, dispatch) = (health.clone(), dispatch.clone());
+        Arc::new(move || health.phase() == Phase::Serving && dispatch.replica().acts())
+    };
+    let door = admin::Door { tls, token, api: api.clone(), metrics: metrics.clone(), serving };
     Ok(Some(tokio::spawn(async move {
-        if let Err(error) = admin::run(door, socket, stopped).await {
+        if let Err(error) = admin::run(door, socket, closed).await {
             tracing::error!(error = format!("{error:#}"), "the door for admins has closed");
         }
     })))
@@ -346,6 +370,9 @@ async fn housekeeping(dispatch: Arc<Dispatch>) {
         ticks.tick().await;
         dispatch.cut_stalled();
         dispatch.withdraw();
+        if dispatch.insight().armed() {
+            dispatch.renew_traces();
+        }
     }
 }
 

@@ -33,6 +33,7 @@ fn publication() -> Publication {
         accepted_at_ms: 1_000_000,
         expires_at_ms: Some(0),
         via: Via::Client.into(),
+        trace: 0,
     }
 }
 

@@ -111,6 +111,8 @@ impl Fulmar {
         if !options.meter {
             command.arg("--no-meter");
         }
+        // Not among the contexts of whoever runs this.
+        command.env("FULMAR_CONFIG", dir.path().join("contexts.toml"));
         command.envs(options.env.iter().cloned());
         let mut dev = Process::spawn("dev", command, dir.path())?;
         let endpoints = match read_endpoints(&mut dev).await {

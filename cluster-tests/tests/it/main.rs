@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod applications;
+mod backup;
 mod books;
 mod cluster;
 mod commands;
@@ -20,5 +21,8 @@ mod rest;
 mod rules;
 mod serve;
 mod shadow;
+mod steer;
 mod support;
 mod tasks;
+mod watch;
+mod why;

@@ -34,6 +34,8 @@ pub struct Publication {
     /// When the message ceases to be delivered [v5 3.3.2.3.3]; `None` never.
     pub expires_at: Option<LogTime>,
     pub via: Via,
+    /// What it is known by to those who trace it: see [`crate::insight::hops::trace_id`]; 0: nobody does.
+    pub trace: u64,
 }
 
 impl Publication {
@@ -50,6 +52,7 @@ impl Publication {
             accepted_at,
             expires_at: None,
             via: Via::Server,
+            trace: 0,
         }
     }
 

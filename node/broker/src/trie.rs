@@ -86,6 +86,18 @@ impl<K: Eq + Hash, V> Trie<K, V> {
         subscribers.as_ref()?.get(key)
     }
 
+    /// Calls `f` for each key of exactly this filter, until it holds for one.
+    pub fn any_of(&self, filter: &TopicFilter, mut f: impl FnMut(&K, &V) -> bool) -> bool {
+        let path = Path::of(filter);
+        let mut node = &self.root;
+        for level in &path.levels {
+            let Some(child) = node.child(level) else { return false };
+            node = child;
+        }
+        let subscribers = if path.tail { &node.tail } else { &node.here };
+        subscribers.as_ref().is_some_and(|subscribers| subscribers.any(&mut f))
+    }
+
     /// Cuts the branch along the path below the node at depth `kept`.
     fn prune(&mut self, path: &Path<'_>, kept: usize) {
         let Some((edge, above)) = path.levels.get(..=kept).and_then(|part| part.split_last()) else { return };

@@ -74,6 +74,13 @@ pub(super) fn site(address: IpAddr) -> IpAddr {
     }
 }
 
+impl Rules {
+    /// Of attempts without a name, which are an address's.
+    pub(super) fn of_addresses(self) -> Rules {
+        Rules { failures_max: self.failures_max.saturating_mul(ADDRESS_FACTOR), ..self }
+    }
+}
+
 impl Attempts {
     #[must_use]
     pub(super) fn new(rules: Rules) -> Attempts {

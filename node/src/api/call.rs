@@ -53,6 +53,8 @@ pub struct Call {
     path: Vec<(&'static str, String)>,
     query: Vec<(String, String)>,
     body: Body,
+    /// Through which door it came, for the audit.
+    pub(super) door: &'static str,
 }
 
 /// What is answered.
@@ -75,6 +77,11 @@ impl Answer {
         Ok(Answer { status: 201, body: Some(body), headers: Vec::new(), about: Some(about.to_owned()) })
     }
 
+    /// Something that is named otherwise than by a path has changed.
+    pub(super) fn changed(about: &str, body: Value) -> Result<Answer, Fault> {
+        Ok(Answer { status: 200, body: Some(body), headers: Vec::new(), about: Some(about.to_owned()) })
+    }
+
     pub(super) fn empty() -> Result<Answer, Fault> {
         Ok(Answer { status: 204, body: None, headers: Vec::new(), about: None })
     }
@@ -92,7 +99,13 @@ impl Call {
         query: Vec<(String, String)>,
         body: Body,
     ) -> Call {
-        Call { api, peer, caller, path, query, body }
+        Call { api, peer, caller, path, query, body, door: "rest" }
+    }
+
+    /// The same, through another door than is taken for granted: `rest`, `grpc` (calls of documents) or `console`.
+    #[must_use]
+    pub fn through(self, door: &'static str) -> Call {
+        Call { door, ..self }
     }
 
     /// A call as one document. Of a call that has a place in REST, members that REST has in its path or query stand
@@ -110,7 +123,7 @@ impl Call {
         let Value::Object(mut members) = document else { return Err(Fault::format("The request is not an object.")) };
         let Some(http) = &route.http else {
             let body = Body::Document(Value::Object(members));
-            return Ok(Call::new(api, peer, caller, Vec::new(), Vec::new(), body));
+            return Ok(Call::new(api, peer, caller, Vec::new(), Vec::new(), body).through("grpc"));
         };
         let mut take = |name: &str| match members.remove(name) {
             None | Some(Value::Null) => Ok(None),
@@ -135,7 +148,7 @@ impl Call {
         if let Some(unknown) = members.keys().next() {
             return Err(Fault::invalid(&format!("{unknown} is no parameter of {}", route.name)));
         }
-        Ok(Call::new(api, peer, caller, path, query, Body::Document(body)))
+        Ok(Call::new(api, peer, caller, path, query, Body::Document(body)).through("grpc"))
     }
 
     /// What the path names, for the audit.

@@ -1,25 +1,23 @@
 //! The cluster and its members.
 
 use fulmar_broker::NodeId;
-use serde_json::json;
+use futures_util::{Stream, StreamExt, stream};
+use serde_json::{Value, json};
 
 use super::Fault;
 use super::call::{Answer, Call};
+use super::streams;
 use crate::cluster::Role;
 use crate::config::units::check_host_port;
 use crate::operations::input::Input;
-
-/// How nodes are called: 16 hexadecimal digits.
-pub(super) fn node_name(node: NodeId) -> String {
-    format!("{:016x}", node.0)
-}
+use crate::operations::{Leaving, Watched, node_name, node_of};
 
 /// A member's id, whole.
-fn node(input: &Input<'_>) -> Result<NodeId, Fault> {
-    let text = input.required("node")?;
-    let well = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let node = u64::from_str_radix(&text, 16).ok().filter(|node| well && *node != 0);
-    node.map(NodeId).ok_or_else(|| Fault::invalid("node must be the 16 hexadecimal digits of a member"))
+fn node_in(input: &Input<'_>) -> Result<Option<NodeId>, Fault> {
+    let told = |text: String| {
+        node_of(&text).ok_or_else(|| Fault::invalid("node must be the 16 hexadecimal digits of a member"))
+    };
+    input.text("node")?.map(told).transpose()
 }
 
 fn role(role: Role) -> &'static str {
@@ -31,10 +29,10 @@ fn role(role: Role) -> &'static str {
 }
 
 pub(super) async fn list_members(call: Call) -> Result<Answer, Fault> {
-    let replica = call.operations().replica();
-    let view = replica.view();
-    let members = view.members.into_iter().map(|member| {
-        json!({
+    let own = call.operations().replica().run().0;
+    let (view, reports) = call.operations().members().await;
+    let members = view.members.into_iter().zip(reports).map(|(member, (_, report))| {
+        let mut json = json!({
             "node": node_name(member.node),
             "address": member.address,
             "role": role(member.role),
@@ -42,7 +40,17 @@ pub(super) async fn list_members(call: Call) -> Result<Answer, Fault> {
             "generation": member.generation.0,
             "sessions": member.sessions,
             "lag": member.lag,
-        })
+            "reached": report.is_ok(),
+        });
+        match report {
+            Ok(report) => {
+                for name in ["acts", "version", "uptime_ms", "stage", "connections", "reaches"] {
+                    json[name] = report[name].clone();
+                }
+            }
+            Err(problem) => json["problem"] = problem.into(),
+        }
+        json
     });
     Answer::ok(json!({
         "cluster": format!("{:016x}", view.cluster),
@@ -50,8 +58,17 @@ pub(super) async fn list_members(call: Call) -> Result<Answer, Fault> {
         "term": view.term,
         "applied": view.applied,
         "members": members.collect::<Vec<_>>(),
-        "node": node_name(replica.run().0),
+        "node": node_name(own),
     }))
+}
+
+pub(super) async fn metrics(call: Call) -> Result<Answer, Fault> {
+    let (_, reports) = call.operations().members().await;
+    let nodes = reports.into_iter().map(|(node, report)| match report {
+        Ok(report) => json!({ "node": node_name(node), "metrics": report["metrics"] }),
+        Err(problem) => json!({ "node": node_name(node), "problem": problem }),
+    });
+    Answer::ok(json!({ "nodes": nodes.collect::<Vec<_>>() }))
 }
 
 pub(super) async fn join(call: Call) -> Result<Answer, Fault> {
@@ -67,13 +84,30 @@ pub(super) async fn join(call: Call) -> Result<Answer, Fault> {
 
 pub(super) async fn remove(call: Call) -> Result<Answer, Fault> {
     let body = call.document()?;
-    let node = node(&Input::of(&body)?)?;
+    let node = node_in(&Input::of(&body)?)?.ok_or_else(|| Fault::missing("node"))?;
     call.operations().replica().remove(node).await.map_err(Fault::precondition)?;
     Answer::ok(json!({}))
 }
 
-/// Has this node leave, as SIGTERM does.
-pub(super) async fn drain(call: Call) -> Result<Answer, Fault> {
-    (call.api.drain)();
-    Answer::ok(json!({}))
+/// Has a node leave, as SIGTERM does; tells how far it is.
+pub(super) fn drain(call: Call) -> impl Stream<Item = Result<Value, Fault>> + Send {
+    let begun = async move {
+        let document = call.document()?;
+        let node = node_in(&Input::of(&document)?)?;
+        Ok::<_, Fault>(call.operations().drain(node).await?)
+    };
+    let told = |leaving: Leaving| {
+        Ok(json!({
+            "node": node_name(leaving.node),
+            "stage": leaving.stage,
+            "connections": leaving.connections,
+        }))
+    };
+    stream::once(begun)
+        .map(move |begun| begun.map_or_else(streams::refused, |parts| streams::of(parts, told)))
+        .flatten()
+}
+
+pub(super) fn watch(call: Call) -> impl Stream<Item = Result<Value, Fault>> + Send {
+    streams::watch(&call, Ok(Watched::Cluster))
 }

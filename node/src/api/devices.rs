@@ -2,12 +2,14 @@
 
 use fulmar_platform::dialect::time;
 use fulmar_platform::registry::{AuthKind, Kind};
+use futures_util::Stream;
 use serde_json::{Value, json};
 
 use super::Fault;
 use super::call::{Answer, Call, page_json};
+use super::streams;
 use crate::operations::input::{FingerprintReset, Input};
-use crate::operations::{DeviceChange, DeviceFilter, DeviceView, NewDevice, SecretReset, Which};
+use crate::operations::{DeviceChange, DeviceFilter, DeviceView, NewDevice, SecretReset, Watched, Which};
 
 /// What a list shows of a device.
 fn summary(view: &DeviceView) -> Value {
@@ -176,4 +178,14 @@ pub(super) async fn issue_certificate(call: Call) -> Result<Answer, Fault> {
         "fingerprint": issued.fingerprint,
     });
     Answer::created(id, json)
+}
+
+pub(super) fn watch(call: Call) -> impl Stream<Item = Result<Value, Fault>> + Send {
+    let watched = || {
+        let document = call.document()?;
+        let input = Input::of(&document)?;
+        Ok(Watched::Devices { product_id: input.text("product_id")?, device_id: input.text("device_id")? })
+    };
+    let watched = watched();
+    streams::watch(&call, watched)
 }

@@ -63,6 +63,33 @@ impl Fault {
         Fault::new(401, "IOTDA.000002", "Authentication failed.")
     }
 
+    /// Of a door that wants a token.
+    #[must_use]
+    pub fn no_token() -> Fault {
+        Fault::new(401, "IOTDA.000002", "Authentication failed: `authorization: Bearer TOKEN` is missing.")
+    }
+
+    #[must_use]
+    pub fn wrong_token() -> Fault {
+        Fault::new(
+            401,
+            "IOTDA.000002",
+            "Authentication failed: the token is neither this node's nor a valid one of a user.",
+        )
+    }
+
+    /// After too many that failed.
+    #[must_use]
+    pub fn locked() -> Fault {
+        Fault::new(429, "FULMAR.000429", "Too many failed sign-ins; try again later.")
+    }
+
+    /// Of a node that has too much to do.
+    #[must_use]
+    pub fn busy() -> Fault {
+        Fault::new(503, "FULMAR.000503", "This node has too many calls to carry out; try again.")
+    }
+
     #[must_use]
     pub fn forbidden(what: &str) -> Fault {
         Fault::new(403, "IOTDA.000021", what)
@@ -72,6 +99,11 @@ impl Fault {
     #[must_use]
     pub fn precondition(what: String) -> Fault {
         Fault::new(409, "FULMAR.000070", what)
+    }
+
+    #[must_use]
+    pub fn throttled() -> Fault {
+        Fault::new(429, "FULMAR.000077", "Too many calls that return or change secrets; try again in a few seconds.")
     }
 
     #[must_use]

@@ -47,11 +47,15 @@ pub(super) async fn create_token(call: Call) -> Result<Answer, Fault> {
     let (hash, role) = known.unwrap_or((call.api.decoy.clone(), fulmar_platform::registry::Role::Viewer));
     let attempt = Attempt { user: name.clone(), peer: call.peer };
     let verified = call.api.verifier.verify(attempt, hash.clone(), password).await.map_err(|why| match why {
-        Unverified::Locked => Fault::identity(429, "Too many failed sign-ins; try again later."),
+        Unverified::Locked => {
+            call.api.audit_sign_in(&call, &name, 429);
+            Fault::identity(429, "Too many failed sign-ins; try again later.")
+        }
         Unverified::Busy => Fault::identity(503, "Passwords cannot be verified now."),
     })?;
     if !(verified && there && scoped && names(&user["domain"], domain, domain)) {
         tracing::info!(peer = %call.peer, user = name, "a sign-in was refused");
+        call.api.audit_sign_in(&call, &name, 401);
         return Err(refused());
     }
     let key = call.operations().read(|registry| registry.key().cloned());

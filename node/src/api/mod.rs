@@ -2,14 +2,20 @@
 //! and the console, with one check of roles and one audit. A door finds out who calls, makes a [`Call`] of what came, and
 //! writes the [`Answer`] in its own form. Absent here: HTTP, gRPC, and what a call does, which is `operations`' business.
 
+mod access;
+mod alarms;
 mod apps;
 mod attempts;
+mod audit;
 mod authorities;
+mod backups;
+mod bans;
 mod batch_tasks;
 mod call;
 mod cluster;
 mod commands;
 mod devices;
+mod diagnosis;
 mod fault;
 mod iam;
 mod messages;
@@ -18,22 +24,35 @@ mod pace;
 mod people;
 mod products;
 mod recent;
+mod retained;
 mod routes;
 mod rules;
 mod sensoro;
+mod sessions;
 mod settings;
 mod shadows;
+mod streams;
+mod subscriptions;
 mod token;
+mod topics;
+mod traces;
+mod tunables;
 mod verify;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use fulmar_broker::steer::audit::Entry;
+use fulmar_broker::{LogTime, NodeId};
 use fulmar_platform::Secret;
 use fulmar_platform::registry::Role;
+use subtle::ConstantTimeEq;
 
 use crate::cluster::clock::wall_ms;
+use crate::config::units;
 use crate::operations::Operations;
+pub use access::{Access, Socket};
+use attempts::Attempts;
 pub use call::{Answer, Body, Call, Caller};
 pub use fault::Fault;
 pub use people::role_name;
@@ -47,19 +66,51 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Of one that names many devices.
 const LONG_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// The name of whoever shows the configured token.
+const ADMIN_TOKEN: &str = "admin-token";
+
 /// The calls of a node.
 pub struct Api {
     operations: Operations,
     settings: Settings,
     verifier: Verifier,
+    /// Tokens that were wrong, by address.
+    tokens: Attempts,
     registrations: pace::Pace,
+    /// Calls that return or change secrets.
+    sensitive: pace::Pace,
+    auditor: audit::Auditor,
     /// What a password is verified against where there is no such user, so that time does not tell who exists.
     decoy: Secret,
-    drain: Drain,
 }
 
-/// Has this node leave, as SIGTERM does.
-pub type Drain = Arc<dyn Fn() + Send + Sync>;
+/// Who makes a call, for the audit.
+struct Who {
+    caller: Caller,
+    peer: IpAddr,
+    door: &'static str,
+}
+
+impl Who {
+    /// Its time and node are those of whoever notes it.
+    fn entry(&self, operation: &str, about: &str, status: u16, code: &str, request_id: &str) -> Entry {
+        let text = audit::text;
+        let role = if self.caller.name.is_empty() { "" } else { role_name(self.caller.role) };
+        Entry {
+            at: LogTime::default(),
+            node: NodeId(0),
+            user: text(&self.caller.name),
+            role: role.into(),
+            address: self.peer.to_canonical().to_string().into(),
+            door: self.door.into(),
+            operation: operation.into(),
+            about: text(about),
+            status,
+            code: code.into(),
+            request_id: text(request_id),
+        }
+    }
+}
 
 impl std::fmt::Debug for Api {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -70,11 +121,17 @@ impl std::fmt::Debug for Api {
 impl Api {
     /// # Errors
     /// No password can be hashed.
-    pub fn new(operations: Operations, settings: Settings, drain: Drain) -> anyhow::Result<Arc<Api>> {
+    ///
+    /// Must be called on a runtime.
+    pub fn new(operations: Operations, settings: Settings) -> anyhow::Result<Arc<Api>> {
         let nobodys: u128 = rand::random();
         let decoy = Secret::new(&crate::operations::hash_password(&nobodys.to_string())?);
         let verifier = Verifier::new(settings.sign_in);
-        Ok(Arc::new(Api { operations, settings, verifier, registrations: pace::Pace::new(), decoy, drain }))
+        let tokens = Attempts::new(settings.sign_in.of_addresses());
+        let registrations = pace::Pace::new(pace::REGISTRATIONS, pace::REGISTRATION_EVERY_MS);
+        let sensitive = pace::Pace::new(pace::SENSITIVE, pace::SENSITIVE_EVERY_MS);
+        let auditor = audit::Auditor::start(&operations);
+        Ok(Arc::new(Api { operations, settings, verifier, tokens, registrations, sensitive, auditor, decoy }))
     }
 
     #[must_use]
@@ -134,6 +191,31 @@ impl Api {
         self.caller(&claims.user).ok_or_else(Fault::unauthenticated)
     }
 
+    /// Who shows a token at a door: the configured one, which is an admin's, or one of `iam.create_token`. An address that
+    /// shows too many wrong ones is not listened to for a time.
+    ///
+    /// # Errors
+    /// 401 without a token or with a wrong one, 429 if the address is locked.
+    pub fn by_bearer(&self, shown: Option<&str>, configured: &units::Secret, peer: IpAddr) -> Result<Caller, Fault> {
+        let shown = shown.ok_or_else(Fault::no_token)?;
+        if !self.tokens.begin("", peer, now_ms()) {
+            return Err(Fault::locked());
+        }
+        let caller = if bool::from(shown.as_bytes().ct_eq(configured.expose().as_bytes())) {
+            Ok(Caller { name: ADMIN_TOKEN.to_owned(), role: Role::Admin })
+        } else {
+            self.by_token(shown, peer).map_err(|_| Fault::wrong_token())
+        };
+        match &caller {
+            Ok(_) => self.tokens.succeeded("", peer, now_ms()),
+            Err(_) => {
+                let locks = self.tokens.failed("", peer, now_ms());
+                tracing::warn!(%peer, locks, "a wrong token was shown");
+            }
+        }
+        caller
+    }
+
     /// Whether a caller may make a call.
     ///
     /// # Errors
@@ -155,36 +237,109 @@ impl Api {
         let Handler::Once(handler) = route.handler else {
             return Err(Fault::invalid(&format!("{} is a stream", route.name)));
         };
-        let (caller, peer) = (call.caller.name.clone(), call.peer);
+        self.audited(route, call, request_id, handler).await
+    }
+
+    /// Makes a call that takes many requests, the first of which is its own.
+    ///
+    /// # Errors
+    /// What the call says.
+    pub async fn upload(
+        &self,
+        route: &'static Route,
+        call: Call,
+        parts: Uploads,
+        request_id: &str,
+    ) -> Result<Answer, Fault> {
+        let Handler::Upload(handler) = route.handler else {
+            return Err(Fault::invalid(&format!("{} is no upload", route.name)));
+        };
+        self.audited(route, call, request_id, |call| handler(call, parts)).await
+    }
+
+    /// Begins a call that gives many answers.
+    ///
+    /// # Errors
+    /// The role does not allow it, or the node does not serve.
+    pub fn stream(&self, route: &'static Route, call: Call) -> Result<Streaming, Fault> {
+        let Handler::Stream(handler) = route.handler else {
+            return Err(Fault::invalid(&format!("{} is no stream", route.name)));
+        };
+        let begun = self.may_begin(route, &call.caller);
+        if route.changes {
+            let outcome = begun.clone().and_then(|()| Answer::empty());
+            let who = Who { caller: call.caller.clone(), peer: call.peer, door: call.door };
+            self.audit(route, &who, &call.about(), &outcome, "");
+        }
+        begun.map(|()| handler(call))
+    }
+
+    /// Whether a call may be made, and made here and now.
+    fn may_begin(&self, route: &Route, caller: &Caller) -> Result<(), Fault> {
+        self.allow(route, caller)?;
+        // Only a restore gets the cluster out of one that has broken off.
+        let spared = route.without_lease || matches!(route.needs, Needs::Nothing) || route.name == "backups.restore";
+        if !spared && self.operations.restoring() {
+            return Err(crate::operations::Error::from(crate::operations::backups::Failed::Restoring).into());
+        }
+        if self.operations.serves() || route.without_lease {
+            Ok(())
+        } else {
+            Err(crate::operations::Error::Unavailable.into())
+        }
+    }
+
+    async fn audited(
+        &self,
+        route: &'static Route,
+        call: Call,
+        request_id: &str,
+        handler: impl FnOnce(Call) -> Answering,
+    ) -> Result<Answer, Fault> {
+        let who = Who { caller: call.caller.clone(), peer: call.peer, door: call.door };
         let about = call.about();
-        let outcome = match self.allow(route, &call.caller) {
-            Ok(()) if self.operations.serves() || route.without_lease => handler(call).await,
-            Ok(()) => Err(crate::operations::Error::Unavailable.into()),
+        let outcome = match self.may_begin(route, &call.caller).and_then(|()| self.paced(route, &who)) {
+            Ok(()) => handler(call).await,
             Err(fault) => Err(fault),
         };
+        if route.sensitive() && outcome.is_ok() {
+            // What was refused has told and changed nothing. Whoever came meanwhile may be one too many.
+            let _ = self.sensitive.takes(&who.caller.name, who.peer, now_ms());
+        }
         if route.changes {
-            self.audit(route, &caller, peer, &about, &outcome, request_id);
+            self.audit(route, &who, &about, &outcome, request_id);
         }
         outcome
     }
 
     /// Writes down that somebody has changed something, or tried to.
-    fn audit(
-        &self,
-        route: &Route,
-        caller: &str,
-        peer: IpAddr,
-        about: &str,
-        outcome: &Result<Answer, Fault>,
-        request_id: &str,
-    ) {
+    fn audit(&self, route: &Route, who: &Who, about: &str, outcome: &Result<Answer, Fault>, request_id: &str) {
         let made = outcome.as_ref().ok().and_then(|answer| answer.about.as_deref());
         let (status, code) = match outcome {
             Ok(answer) => (answer.status, ""),
             Err(fault) => (fault.status, fault.code),
         };
         let about = made.unwrap_or(about);
-        tracing::info!(user = caller, %peer, operation = route.name, about, status, code, request_id, "changed");
+        let (user, peer, door) = (&who.caller.name, who.peer, who.door);
+        tracing::info!(user, %peer, door, operation = route.name, about, status, code, request_id, "changed");
+        self.auditor.note(who.entry(route.name, about, status, code, request_id));
+    }
+
+    /// Writes down that somebody could not sign in.
+    fn audit_sign_in(&self, call: &Call, user: &str, status: u16) {
+        let caller = Caller { name: user.to_owned(), ..Caller::nobody() };
+        let who = Who { caller, peer: call.peer, door: call.door };
+        let entry = who.entry("iam.create_token", user, status, "", "");
+        self.auditor.note_sign_in(Entry { role: "".into(), ..entry });
+    }
+
+    /// Whether a caller makes calls that return or change secrets slowly enough.
+    fn paced(&self, route: &Route, who: &Who) -> Result<(), Fault> {
+        if !route.sensitive() || self.sensitive.has(&who.caller.name, who.peer, now_ms()) {
+            Ok(())
+        } else {
+            Err(Fault::throttled())
+        }
     }
 }
 

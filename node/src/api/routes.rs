@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use super::call::{Answer, Call};
 use super::{
-    BODY_BYTES_MAX, Fault, LONG_BODY_BYTES_MAX, apps, authorities, batch_tasks, cluster, commands, devices, iam,
-    messages, openapi, people, products, rules, sensoro, shadows,
+    BODY_BYTES_MAX, Fault, LONG_BODY_BYTES_MAX, access, alarms, apps, audit, authorities, backups, bans, batch_tasks,
+    cluster, commands, devices, diagnosis, iam, messages, openapi, people, products, retained, rules, sensoro,
+    sessions, settings, shadows, subscriptions, topics, traces,
 };
 
 /// The answer of a call that is answered once.
@@ -85,6 +86,18 @@ impl Route {
         }
     }
 
+    /// Whether it returns or changes a secret: one caller may make few of these.
+    #[must_use]
+    pub fn sensitive(&self) -> bool {
+        SENSITIVE.contains(&self.name)
+    }
+
+    /// Whether gRPC has it: everything but what anybody may read without a word, which describes REST.
+    #[must_use]
+    pub fn in_grpc(&self) -> bool {
+        self.needs != Needs::Nothing || self.name == "iam.create_token"
+    }
+
     /// The gRPC method: `Devices/Show`.
     #[must_use]
     pub fn method(&self) -> String {
@@ -143,13 +156,16 @@ macro_rules! routes {
 }
 
 /// Calls that REST does not have. `reads` change nothing, `looks` are answered also without a lease, by what this node
-/// knows; `changes` are audited, `watches` give many answers, `uploads` take many requests.
+/// knows; `changes` are audited, `watches` give many answers; `follows` are both: they change something, or give secrets
+/// away, and tell how far it is. `uploads` take many requests.
 macro_rules! calls {
     (@changes reads) => { false };
     (@changes looks) => { false };
     (@changes watches) => { false };
     (@changes changes) => { true };
+    (@changes follows) => { true };
     (@changes uploads) => { true };
+    (@handler follows $room:ident $name:ident) => { Handler::Stream(|call| Box::pin($room::$name(call))) };
     (@handler watches $room:ident $name:ident) => { Handler::Stream(|call| Box::pin($room::$name(call))) };
     (@handler uploads $room:ident $name:ident) => { Handler::Upload(|call, parts| Box::pin($room::$name(call, parts))) };
     (@handler $kind:ident $room:ident $name:ident) => { Handler::Once(|call| Box::pin($room::$name(call))) };
@@ -264,11 +280,66 @@ pub const ROUTES: &[Route] = routes! {
 
 /// Calls that only gRPC and the console have.
 const CALLS: &[Route] = calls! {
+    VIEWER looks access::details;
     VIEWER looks cluster::list_members;
     ADMIN changes cluster::join;
     ADMIN changes cluster::remove;
-    ADMIN changes cluster::drain;
+    ADMIN follows cluster::drain;
+    VIEWER looks cluster::metrics;
+    VIEWER watches cluster::watch;
+    VIEWER watches devices::watch;
+    VIEWER reads sessions::list;
+    VIEWER reads sessions::show;
+    OPERATOR changes sessions::disconnect;
+    OPERATOR changes sessions::clear;
+    VIEWER watches sessions::watch;
+    VIEWER reads subscriptions::list;
+    VIEWER reads retained::list;
+    VIEWER reads retained::get;
+    OPERATOR changes retained::delete;
+    VIEWER watches retained::export;
+
+    ADMIN follows backups::create;
+    ADMIN uploads backups::restore;
+    VIEWER reads bans::list;
+    OPERATOR changes bans::create;
+    OPERATOR changes bans::delete;
+    VIEWER reads settings::list;
+    ADMIN changes settings::set;
+    ADMIN changes settings::reset;
+    VIEWER reads settings::history;
+    VIEWER reads alarms::list;
+    OPERATOR changes alarms::clear;
+    VIEWER watches alarms::watch;
+    ADMIN reads audit::list;
+
+    OPERATOR changes traces::start;
+    OPERATOR changes traces::stop;
+    VIEWER looks traces::list;
+    OPERATOR looks traces::show;
+    OPERATOR watches traces::follow;
+    VIEWER looks diagnosis::why;
+    VIEWER looks diagnosis::slow;
+    VIEWER looks topics::top;
 };
+
+/// Calls that return or change secrets. Those that add devices are not among them, for a fleet is added at once; nor are
+/// sign-ins, which have bounds of their own.
+const SENSITIVE: &[&str] = &[
+    "apps.create_access_code",
+    "authorities.create_product_ca",
+    "authorities.delete",
+    "authorities.upload",
+    "devices.action",
+    "devices.issue_certificate",
+    "devices.reset_fingerprint",
+    "people.create_access_key",
+    "people.create_user",
+    "people.delete_access_key",
+    "people.delete_user",
+    "people.update_user",
+    "sensoro.rotate_secret",
+];
 
 /// Every call.
 pub fn all() -> impl Iterator<Item = &'static Route> {
@@ -354,6 +425,15 @@ mod tests {
             Found::OtherMethods(methods) => assert_eq!(methods, ["GET", "PUT", "DELETE"]),
             _ => panic!("the path is there"),
         }
+    }
+
+    #[test]
+    fn sensitive_calls_are_in_the_table_and_change_something() {
+        assert!(SENSITIVE.is_sorted());
+        for name in SENSITIVE {
+            assert!(named(name).is_some_and(|route| route.sensitive() && route.changes), "{name}");
+        }
+        assert_eq!(all().filter(|route| route.sensitive()).count(), SENSITIVE.len());
     }
 
     #[test]

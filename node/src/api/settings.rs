@@ -6,7 +6,9 @@ use fulmar_platform::Secret;
 use fulmar_platform::dialect::aliyun;
 use fulmar_platform::registry::Role;
 
+use super::access::Access;
 use super::attempts::Rules;
+pub(super) use super::tunables::{history, list, reset, set};
 use crate::config::rest::{Rest, RestRole};
 use crate::config::{ConfigError, units};
 
@@ -17,6 +19,8 @@ pub struct Settings {
     pub(super) project_name: String,
     pub(super) domain_name: String,
     pub(super) token_lifetime_s: u64,
+    /// Where clients and people reach this node.
+    pub access: Access,
     pub(super) sign_in: Rules,
     /// How Aliyun's devices authenticate over HTTP.
     pub aliyun: aliyun::Options,
@@ -27,6 +31,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// How long a token is good for.
+    #[must_use]
+    pub fn token_lifetime_s(&self) -> u64 {
+        self.token_lifetime_s
+    }
+
     /// Reads the files that the configuration names.
     ///
     /// # Errors
@@ -46,6 +56,7 @@ impl Settings {
             project_name: rest.project_name.clone(),
             domain_name: rest.domain_name.clone(),
             token_lifetime_s: u64::from(rest.token_lifetime.as_s()),
+            access: Access::default(),
             sign_in: Rules {
                 failures_max: rest.sign_in_failures_max,
                 window_ms: rest.sign_in_window.as_ms(),

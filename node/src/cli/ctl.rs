@@ -1,306 +1,184 @@
-//! `fulmar ctl`: asks a running node, over gRPC, about its cluster, and has it changed. Results go to standard output,
-//! what is wrong to standard error: exit 0 done, 1 refused, 2 wrong usage, 69 nobody answers.
+//! `fulmar ctl`: asks running nodes, over gRPC, about their cluster, and has it changed. Results go to standard output,
+//! everything else to standard error; README.md beside this says how it ends.
 
+mod apply;
+mod backup;
+mod client;
 mod connect;
-mod show;
+pub(super) mod contexts;
+mod device;
+mod documents;
+pub(super) mod failure;
+mod filters;
+mod get;
+mod kinds;
+mod members;
+mod output;
+mod progress;
+mod settings;
+mod table;
+mod top;
+mod trace;
+mod watch;
+mod why;
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand, ValueEnum};
-use fulmar_proto::admin::v1::cluster_client::ClusterClient;
-use fulmar_proto::admin::v1::{DrainRequest, JoinRequest, ListMembersRequest, ListMembersResponse, RemoveRequest};
-use tonic::Status;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
+use clap::{Args, Subcommand};
+use serde_json::Value;
 
-use connect::{Door, Token};
+use client::Client;
+use failure::Failure;
+use output::{Output, note, put};
 
-/// As sysexits counts it: a service is unavailable.
-const EXIT_UNREACHABLE: u8 = 69;
-
-const EXIT_USAGE: u8 = 2;
+/// What `--help` says at its end.
+const ENDS: &str = "\
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 not allowed or not signed in, 69 nobody answers.
+Whom to ask: flags, then FULMAR_ADMIN_ADDRESS, _TOKEN, _CA, _CERT and _KEY, then the current context of FULMAR_CONFIG
+or ~/.config/fulmar/config.toml. `fulmar dev` makes a context `dev`.";
 
 #[derive(Debug, Args)]
+#[command(after_help = ENDS)]
 pub(super) struct Options {
     #[command(flatten)]
     to: connect::Whom,
     /// How results are printed.
-    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    #[arg(short = 'o', long, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
     #[command(subcommand)]
     of: Of,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
-}
-
 #[derive(Debug, Subcommand)]
 enum Of {
+    /// List things of a kind, or show some: nodes, devices, products, rules...
+    Get(get::Get),
+    /// Show things with what belongs to them.
+    Describe(get::Describe),
+    /// Delete things.
+    Delete(get::Delete),
+    /// Make what documents describe.
+    Create(apply::Apply),
+    /// Have things be as documents describe: makes or changes them, or leaves them as they are.
+    Apply(apply::Apply),
+    /// Show things of a kind as they change; goes on at another node if one goes.
+    Watch(watch::Watch),
     /// The cluster and its members.
     #[command(subcommand)]
-    Cluster(Verb),
-}
-
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Who is a member, who leads, and how everybody is.
-    Members,
-    /// Make a running node without data a member.
-    Join {
-        /// host:port of its peer listener: what its `cluster.advertise` says.
-        #[arg(value_name = "ADDRESS")]
-        address: String,
-    },
-    /// End a membership for good: the node does not come back under its id.
-    Remove {
-        /// Its id, or the beginning of it.
-        #[arg(value_name = "NODE", value_parser = node_prefix)]
-        node: String,
-    },
+    Cluster(members::Verb),
     /// Have a node let its clients go, hand over what it leads, and end its process.
     Drain {
-        /// Its id, or the beginning of it; without, the node at --address.
-        #[arg(value_name = "NODE", value_parser = node_prefix)]
-        node: Option<String>,
+        /// Its id, or the beginning of it.
+        #[arg(value_name = "NODE", value_parser = members::node_prefix)]
+        node: String,
     },
-}
-
-/// What went wrong: how the process ends, and what is said.
-#[derive(Debug)]
-struct Failure {
-    code: u8,
-    text: String,
-}
-
-impl Failure {
-    fn refused(text: impl Into<String>) -> Failure {
-        Failure { code: 1, text: text.into() }
-    }
-
-    fn usage(text: impl Into<String>) -> Failure {
-        Failure { code: EXIT_USAGE, text: text.into() }
-    }
-
-    fn unreachable(text: impl Into<String>) -> Failure {
-        Failure { code: EXIT_UNREACHABLE, text: text.into() }
-    }
-}
-
-fn node_prefix(text: &str) -> Result<String, String> {
-    let well = (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    well.then(|| text.to_ascii_lowercase())
-        .ok_or_else(|| "expected up to 16 hex digits, as `members` prints them".into())
+    /// Say what keeps a client from its messages.
+    Why(why::Why),
+    /// Follow messages hop by hop over the nodes.
+    #[command(subcommand)]
+    Trace(trace::Trace),
+    /// What is busy.
+    Top(top::Top),
+    /// Write everything that is replicated into a file, while the cluster goes on.
+    Backup(backup::Backup),
+    /// Make a cluster what it was when a backup was written.
+    Restore(backup::Restore),
+    /// Send a device a command, and show its answer.
+    Command(device::Command),
+    /// Have a rule judge an event, and change nothing.
+    TestRule(device::TestRule),
+    /// Make any call of the admin API.
+    Call {
+        /// As in Devices/Show.
+        #[arg(value_name = "SERVICE/METHOD")]
+        method: String,
+        /// The request, as JSON; `-` reads it from standard input.
+        #[arg(value_name = "JSON", default_value = "{}")]
+        request: String,
+    },
+    /// Sign in as a user, and keep the token in the context.
+    Login(settings::Login),
+    /// The contexts: clusters known by name.
+    #[command(subcommand)]
+    Config(settings::Verb),
+    /// Print what a shell needs to complete `fulmar`.
+    Completion {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Does what was asked, and says how it went.
 pub(super) fn run(options: &Options) -> ExitCode {
     match done(options) {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(Failure { code, text }) => {
-            eprintln!("fulmar ctl: {text}");
-            ExitCode::from(code)
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            note(&failure.text);
+            ExitCode::from(failure.code)
         }
     }
 }
 
-fn done(options: &Options) -> Result<String, Failure> {
-    let doors = connect::doors(&options.to, |name| std::env::var(name).ok())?;
+fn done(options: &Options) -> Result<(), Failure> {
+    match &options.of {
+        Of::Config(verb) => return settings::run(options.output, verb),
+        Of::Completion { shell } => return completion(*shell),
+        _ => {}
+    }
     // Several libraries speak TLS; all are to use this one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::refused(format!("cannot start: {error}")))?;
-    let Of::Cluster(verb) = &options.of;
-    runtime.block_on(ask(&doors, verb, options.output))
+    runtime.block_on(asked(options))
 }
 
-type Client = ClusterClient<InterceptedService<Channel, Token>>;
-
-async fn ask(doors: &[Door], verb: &Verb, output: Output) -> Result<String, Failure> {
-    // Whoever answers first knows the members.
-    let (mut client, members, door) = first(doors).await?;
-    let because = |status: Status| failure(&status, door);
-    match verb {
-        Verb::Members => {
-            let members = of_leader(doors, members).await;
-            Ok(match output {
-                Output::Table => show::table(&members),
-                Output::Json => show::json(&members),
-            })
-        }
-        Verb::Join { address } => {
-            let answer = client.join(JoinRequest { address: address.clone() }).await.map_err(because)?;
-            let node = id(answer.into_inner().node);
-            Ok(told(output, "joined", &node, &format!("{node} is a member now; `members` shows how far it is")))
-        }
-        Verb::Remove { node } => {
-            let node = find(&members, node)?;
-            client.remove(RemoveRequest { node }).await.map_err(because)?;
-            let node = id(node);
-            Ok(told(output, "removed", &node, &format!("{node} is no member any more, and will not be one again")))
-        }
-        Verb::Drain { node } => {
-            let (mut client, node, door) = match node {
-                Some(node) => {
-                    let node = find(&members, node)?;
-                    let (client, door) = of_node(doors, node).await?;
-                    (client, node, door)
-                }
-                None if doors.len() > 1 => {
-                    return Err(Failure::usage("drain which node? Name it: `members` lists them"));
-                }
-                None => (client, members.node, door),
-            };
-            client.drain(DrainRequest {}).await.map_err(|status| failure(&status, door))?;
-            let node = id(node);
-            Ok(told(
-                output,
-                "draining",
-                &node,
-                &format!("{node} is leaving; its process ends when its clients are gone"),
-            ))
-        }
+async fn asked(options: &Options) -> Result<(), Failure> {
+    if let Of::Login(of) = &options.of {
+        return settings::login(&options.to, of).await;
+    }
+    let client = Client::new(connect::doors(&options.to, |name| std::env::var(name).ok())?);
+    let (client, output) = (&client, options.output);
+    match &options.of {
+        Of::Get(of) => get::get(client, output, of).await,
+        Of::Describe(of) => get::describe(client, output, of).await,
+        Of::Delete(of) => get::delete(client, output, of).await,
+        Of::Create(of) => apply::run(client, output, of, true).await,
+        Of::Apply(of) => apply::run(client, output, of, false).await,
+        Of::Watch(of) => watch::run(client, output, of).await,
+        Of::Cluster(verb) => members::run(client, output, verb).await,
+        Of::Drain { node } => members::drain(client, output, Some(node)).await,
+        Of::Why(of) => why::run(client, output, of).await,
+        Of::Trace(of) => trace::run(client, output, of).await,
+        Of::Top(of) => top::run(client, output, of).await,
+        Of::Backup(of) => backup::backup(client, output, of).await,
+        Of::Restore(of) => backup::restore(client, output, of).await,
+        Of::Command(of) => device::command(client, output, of).await,
+        Of::TestRule(of) => device::test_rule(client, output, of).await,
+        Of::Call { method, request } => call(client, output, method, request).await,
+        Of::Login(_) | Of::Config(_) | Of::Completion { .. } => Ok(()),
     }
 }
 
-fn told(output: Output, what: &str, node: &str, text: &str) -> String {
-    match output {
-        Output::Table => text.to_owned(),
-        Output::Json => serde_json::json!({ what: node }).to_string(),
+/// One call as it is; of one that streams, an answer a line until it ends.
+async fn call(client: &Client, output: Output, name: &str, request: &str) -> Result<(), Failure> {
+    let request: Value = device::given(request, "JSON")?;
+    let method = client::method(name)?;
+    if method.is_client_streaming() {
+        return Err(Failure::usage(format!("{name} takes a stream of requests, which `call` does not send")));
     }
+    if !method.is_server_streaming() {
+        return put(&output.document(&client.call(name, request).await?)?);
+    }
+    let mut answers = client.stream(name, request).await?;
+    while let Some(answer) = client.next(&mut answers).await? {
+        put(&answer.to_string())?;
+    }
+    Ok(())
 }
 
-/// How nodes are called: 16 hex digits.
-fn id(node: u64) -> String {
-    format!("{node:016x}")
-}
-
-/// The first door that answers, and what it says of the members.
-async fn first(doors: &[Door]) -> Result<(Client, ListMembersResponse, &Door), Failure> {
-    let mut failed = None;
-    for door in doors {
-        match members(door).await {
-            Ok((client, members)) => return Ok((client, members, door)),
-            // Another one may be up. A wrong token is wrong everywhere.
-            Err(failure) if failure.code == EXIT_UNREACHABLE => failed = failed.or(Some(failure)),
-            Err(failure) => return Err(failure),
-        }
-    }
-    let failed = failed.unwrap_or_else(|| Failure::usage("no node has a door for admins"));
-    Err(match doors.len() {
-        0 | 1 => failed,
-        count => Failure { text: format!("none of {count} nodes answers; the first: {}", failed.text), ..failed },
-    })
-}
-
-/// What the leader says, if it has one of these doors: it alone knows how far behind the others are.
-async fn of_leader(doors: &[Door], first: ListMembersResponse) -> ListMembersResponse {
-    if doors.len() > 1 && first.node != first.leader {
-        for door in doors {
-            if let Ok((_, members)) = members(door).await
-                && members.node == members.leader
-            {
-                return members;
-            }
-        }
-    }
-    first
-}
-
-/// The door of one node.
-async fn of_node(doors: &[Door], node: u64) -> Result<(Client, &Door), Failure> {
-    let mut answered = Vec::new();
-    for door in doors {
-        match members(door).await {
-            Ok((client, members)) if members.node == node => return Ok((client, door)),
-            Ok((_, members)) => answered.push(format!("{} at {}", id(members.node), door.address)),
-            Err(_) => {} // another one may be its own
-        }
-    }
-    let node = id(node);
-    Err(Failure::refused(format!(
-        "a node is drained by itself, and {node} does not answer here, but {}: give --address of its own admin door, or \
-         send its process SIGTERM",
-        answered.join(", ")
-    )))
-}
-
-async fn members(door: &Door) -> Result<(Client, ListMembersResponse), Failure> {
-    let (channel, token) = door.connect().await?;
-    let mut client = ClusterClient::with_interceptor(channel, token);
-    let members = client.list_members(ListMembersRequest {}).await.map_err(|status| failure(&status, door))?;
-    Ok((client, members.into_inner()))
-}
-
-/// The member whose id begins so.
-fn find(members: &ListMembersResponse, prefix: &str) -> Result<u64, Failure> {
-    let known: Vec<u64> = members.members.iter().map(|member| member.node).collect();
-    let found: Vec<u64> = known.iter().copied().filter(|node| id(*node).starts_with(prefix)).collect();
-    let list = |nodes: &[u64]| nodes.iter().map(|node| id(*node)).collect::<Vec<String>>().join(", ");
-    match found.as_slice() {
-        [node] => Ok(*node),
-        [] => Err(Failure::refused(format!("{prefix} begins the id of no member; they are {}", list(&known)))),
-        several => Err(Failure::refused(format!("{prefix} begins several ids: {}; give more of it", list(several)))),
-    }
-}
-
-/// What a node's answer comes to, and what to do about it.
-fn failure(status: &Status, door: &Door) -> Failure {
-    use tonic::Code;
-    let said = status.message();
-    // What the connection came to, not what the node said.
-    if std::error::Error::source(status).is_some() {
-        return Failure::unreachable(format!("{}: {said}; {}", door.address, door.advice()));
-    }
-    match status.code() {
-        Code::Unauthenticated => Failure::refused(format!(
-            "{}: {said}; give it with --token-file, --token or FULMAR_ADMIN_TOKEN",
-            door.address
-        )),
-        Code::Unavailable => {
-            Failure::unreachable(format!("{}: {said}; is the node up? Its /readyz says how it is", door.address))
-        }
-        Code::Cancelled | Code::DeadlineExceeded => Failure::unreachable(format!(
-            "{}: no answer in time; without a quorum nothing is changed: `members` shows who is down",
-            door.address
-        )),
-        Code::Unimplemented => Failure::refused(format!("{}: no admin door of Fulmar answers there", door.address)),
-        _ => Failure::refused(said),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use fulmar_proto::admin::v1::Member;
-
-    use super::*;
-
-    #[test]
-    fn a_prefix_that_one_member_has_is_enough() {
-        let member = |node| Member { node, ..Member::default() };
-        let members = ListMembersResponse {
-            members: vec![member(0x0218_d8f8_0d80_20ec), member(0x0219), member(0xffff_0000_0000_0000)],
-            ..ListMembersResponse::default()
-        };
-        let found = |prefix: &str| find(&members, prefix).map_err(|failure| failure.text);
-        assert_eq!(found("02"), Ok(0x0218_d8f8_0d80_20ec));
-        assert_eq!(found("f"), Ok(0xffff_0000_0000_0000));
-        assert_eq!(found("0000000000000219"), Ok(0x0219));
-        let several = found("0").expect_err("two begin so");
-        assert!(several.contains("0218d8f80d8020ec, 0000000000000219") && several.contains("more"), "{several}");
-        assert!(found("a").expect_err("none begins so").contains("ffff000000000000"));
-    }
-
-    #[test]
-    fn ids_are_hex_digits_in_either_case() {
-        assert_eq!(node_prefix("02AB"), Ok("02ab".to_owned()));
-        for wrong in ["", "x", "0x1", "00000000000000000", "-1"] {
-            assert!(node_prefix(wrong).is_err(), "{wrong}");
-        }
-    }
+fn completion(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    let mut command = <super::Cli as clap::CommandFactory>::command();
+    clap_complete::generate(shell, &mut command, "fulmar", &mut text);
+    put(String::from_utf8_lossy(&text).trim_end())
 }

@@ -19,6 +19,8 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+use super::ctl::contexts;
+use super::ctl::failure::Failure;
 use fleet::Fleet;
 use probe::Watch;
 use screen::Screen;
@@ -175,12 +177,26 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let all_ours = runtime.block_on(supervise(&dir, &places, !options.no_meter))?;
     if options.data_dir.is_none() && all_ours {
+        if let Ok(path) = context_file() {
+            told(contexts::leave_dev(&path, &kit::context(&dir, &places)?));
+        }
         // Best effort: a directory left behind in the temporary place harms nobody.
         let _ = fs::remove_dir_all(&dir);
     } else {
         println!("kept: {}", dir.display());
     }
     Ok(())
+}
+
+fn context_file() -> Result<PathBuf, Failure> {
+    contexts::path(|name| std::env::var(name).ok())
+}
+
+/// Nodes serve as well without a context for `fulmar ctl`.
+fn told(kept: Result<(), Failure>) {
+    if let Err(failure) = kept {
+        eprintln!("fulmar dev: `fulmar ctl` has no context for these nodes: {failure}");
+    }
 }
 
 fn temporary_dir() -> anyhow::Result<PathBuf> {
@@ -226,6 +242,8 @@ async fn supervise(dir: &Path, places: &[Place], plays: bool) -> anyhow::Result<
         () = signals.recv() => return stop(&mut fleet, &mut signals, &mut Screen::plain()).await,
     }
     let endpoints = kit.write_endpoints(dir, places, &fleet.pids())?;
+    let context = kit::context(dir, places)?;
+    told(context_file().and_then(|path| contexts::enter_dev(&path, context)));
     tour::print(&endpoints, places, &fleet.pids(), &kit);
     let _meter = plays.then(|| meter::play(places, kit.credentials.demo.meter()));
     let mut screen = Screen::open();

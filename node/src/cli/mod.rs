@@ -28,15 +28,15 @@ enum Verb {
     Serve(Configured),
     /// Run a cluster on this machine to try things out: certificates, demo credentials, every endpoint printed.
     Dev(dev::Options),
-    /// Ask a running node about its cluster, or have it changed.
-    Ctl(ctl::Options),
+    /// Ask running nodes about their cluster, or have it changed.
+    Ctl(Box<ctl::Options>),
     /// Look at a configuration without running it.
     #[command(subcommand)]
     Config(ConfigVerb),
-    /// Look at the data of a node that is not running, and change nothing: exit 0 if it is intact, 1 if the log has a torn
+    /// Look at the data of a node that is not running, or at a backup, and change nothing: exit 0 if it is intact, 1 if the log has a torn
     /// tail that nobody was promised, 2 if it is damaged, 3 if it cannot be read or a node has it open.
     Verify {
-        /// What `node.data_dir` names.
+        /// What `node.data_dir` names, or the file of a backup.
         #[arg(value_name = "DATA_DIR")]
         data_dir: PathBuf,
     },
@@ -160,6 +160,14 @@ mod tests {
             "fulmar ctl --address a:1 --token-file t --ca c cluster remove 02ab",
             "fulmar ctl cluster drain",
             "fulmar ctl cluster --plaintext join a:7400",
+            "fulmar ctl get devices --product-id p -o wide --limit 0",
+            "fulmar ctl get rules -l active=true,event=report --context dev",
+            "fulmar ctl describe device/meter",
+            "fulmar ctl delete -f a.yaml",
+            "fulmar ctl apply -f a.yaml -f b.json --dry-run",
+            "fulmar ctl completion bash",
+            "fulmar ctl login --user ann --password-stdin",
+            "fulmar ctl config set-context x --nodes a:1,b:1 --ca-file c",
         ] {
             assert_eq!(parse(well), Ok(()), "{well}");
         }
@@ -169,7 +177,10 @@ mod tests {
             ("fulmar ctl cluster members --ca c --plaintext", "--plaintext"),
             ("fulmar ctl cluster remove", "NODE"),
             ("fulmar ctl cluster remove xyz", "hex digits"),
-            ("fulmar ctl cluster members --output yaml", "table, json"),
+            ("fulmar ctl cluster members --output xml", "table, wide, json, yaml"),
+            ("fulmar ctl get", "KIND"),
+            ("fulmar ctl apply", "--file"),
+            ("fulmar ctl test-rule --event {}", "RULE"),
         ] {
             let error = parse(wrong).expect_err(wrong);
             assert!(error.contains(wanted), "{wrong}: {error}");

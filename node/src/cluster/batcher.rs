@@ -116,6 +116,8 @@ pub(super) fn weight(command: &Command) -> usize {
             Command::Settle(settlements) => settlements.iter().map(settlement_weight).sum(),
             Command::Registry(change) => change.bytes(),
             Command::Plane(change) => change.bytes(),
+            Command::Restore(step) => step.bytes(),
+            Command::Steer(change) => change.bytes(),
             _ => 0,
         }
 }

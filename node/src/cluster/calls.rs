@@ -63,6 +63,15 @@ pub struct Answered {
 pub trait Desk: Send + Sync {
     fn carry(&self, carry: Carry) -> Pin<Box<dyn Future<Output = Carried> + Send>>;
     fn answered(&self, answered: Answered);
+    /// Answers what people ask of this node by way of another.
+    fn consult(&self, question: String, document: Bytes) -> Consulting;
+}
+
+/// A document, or why there is none.
+pub type Consulting = Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send>>;
+/// Who says what this node remembers of messages and clients.
+pub trait Examined: Send + Sync {
+    fn examine(&self, asked: proto::ExamineRequest) -> proto::ExamineResponse;
 }
 
 impl Context {
@@ -76,6 +85,27 @@ impl Replica {
     pub fn carry_by(&self, desk: Weak<dyn Desk>) {
         // There is one dispatch in the life of a node.
         let _ = self.context().desk.set(desk);
+    }
+
+    /// Names who is asked what this node remembers. Once.
+    pub fn examined_by(&self, examined: std::sync::Arc<dyn Examined>) {
+        // There is one in the life of a node.
+        let _ = self.context().examined.set(examined);
+    }
+
+    /// Asks another node what it remembers.
+    ///
+    /// # Errors
+    /// It was not reached.
+    pub async fn examine(
+        &self,
+        to: NodeId,
+        asked: proto::ExamineRequest,
+        runtime: &Handle,
+    ) -> Result<proto::ExamineResponse, String> {
+        let (mut client, hello) = self.client(to, runtime)?;
+        let asked = proto::ExamineRequest { hello: Some(hello), ..asked };
+        client.examine(asked).await.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
     }
 
     /// The connection to another node. If it is new it is served by `runtime`.
@@ -94,6 +124,26 @@ impl Replica {
         let request = proto::CarryRequest { hello: Some(hello), ..carry.to_message() };
         let answer = client.carry(request).await.map_err(|status| status.message().to_owned())?;
         Carried::from_message(answer.into_inner()).map_err(|error| error.to_string())
+    }
+
+    /// Has another node answer something that people ask: see [`Desk::consult`].
+    ///
+    /// # Errors
+    /// It was not reached in time, or says why not.
+    pub async fn consult(
+        &self,
+        to: NodeId,
+        question: &str,
+        document: Bytes,
+        within: Duration,
+        runtime: &Handle,
+    ) -> Result<Bytes, String> {
+        let (mut client, hello) = self.client(to, runtime)?;
+        let request = proto::ConsultRequest { hello: Some(hello), question: question.to_owned(), document };
+        let answer = tokio::time::timeout(within, client.consult(request)).await;
+        let answer = answer.map_err(|_| format!("node {:016x} does not answer", to.0))?;
+        let answer = answer.map_err(|status| status.message().to_owned())?.into_inner();
+        if answer.refused.is_empty() { Ok(answer.document) } else { Err(answer.refused) }
     }
 
     /// Tells another node what a device has answered.

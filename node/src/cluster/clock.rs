@@ -23,6 +23,14 @@ pub fn wall_ms() -> u64 {
     ms + ahead_s() * 1_000
 }
 
+/// As [`wall_ms`], in microseconds.
+#[must_use]
+pub fn wall_us() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
+    let us = elapsed.map_or(0, |elapsed| u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+    us + ahead_s() * 1_000_000
+}
+
 /// Seconds by which a test wants this machine's wall clock to be ahead.
 fn ahead_s() -> u64 {
     fail::fail_point!("clock::ahead_s", |seconds| seconds.and_then(|text| text.parse().ok()).unwrap_or(0));

@@ -10,7 +10,7 @@ use fulmar_proto::peer::v1::Identity;
 use openraft::ServerState;
 
 use super::acks::Acks;
-use super::calls::Desk;
+use super::calls::{Desk, Examined};
 use super::clock::Clock;
 use super::core::Core;
 use super::leader::Leadership;
@@ -45,6 +45,8 @@ pub struct Context {
     pub(super) fatal: Fatal,
     /// Who carries requests to devices, once there is somebody.
     pub(super) desk: OnceLock<Weak<dyn Desk>>,
+    /// Who says what this node remembers.
+    pub(super) examined: OnceLock<Arc<dyn Examined>>,
 }
 
 impl std::fmt::Debug for Context {

@@ -6,14 +6,14 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use fulmar_broker::state::command::{Batch, Command, Effect, Outcome};
 use fulmar_broker::state::{BatchError, State};
-use fulmar_broker::{Generation, NodeId};
+use fulmar_broker::{Generation, NodeId, steer};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::{Notify, watch};
 
 use super::batcher::weight;
 use super::lease::Holder;
 use super::peers::Peers;
-use super::replica::{Error, Listener, Reply};
+use super::replica::{Error, Listener, Reply, Seat};
 
 /// Bytes of batches between two looks at whether the log is to be shortened.
 const GROWN_BYTES: u64 = 256 << 10;
@@ -166,9 +166,10 @@ impl Core {
             let mut state = self.state.write();
             let outcomes = state.apply(batch, &mut effects);
             self.subscriptions_version.store(state.subscriptions_version(), Ordering::Release);
+            // Under the lock: whoever reads the state knows at which entry it stands.
+            self.applied.store(index, Ordering::Release);
             outcomes
         };
-        self.applied.store(index, Ordering::Release);
         let bytes = batch.commands.iter().map(weight).sum::<usize>() as u64;
         let before = self.applied_bytes.fetch_add(bytes, Ordering::Relaxed);
         if before / GROWN_BYTES != (before + bytes) / GROWN_BYTES {
@@ -247,6 +248,11 @@ impl Core {
         self.progress.send_if_modified(|progress| std::mem::replace(progress, index) != index);
     }
 
+    /// An entry has changed who the members are.
+    pub(super) fn members_changed(&self, index: u64, members: Vec<Seat>) {
+        self.tell(|listener| listener.members_changed(index, members));
+    }
+
     /// Takes note of who the members are.
     pub(super) fn note_members(&self, members: impl Iterator<Item = (u64, String)>) {
         let mut count = 0;
@@ -275,8 +281,8 @@ impl Core {
             let mut current = self.state.write();
             self.subscriptions_version.store(state.subscriptions_version(), Ordering::Release);
             *current = state;
+            self.applied.store(index, Ordering::Release);
         }
-        self.applied.store(index, Ordering::Release);
         self.learn_addresses();
         let (node, generation) = self.run();
         let (alive, begun, done) = {
@@ -327,7 +333,10 @@ impl Core {
 /// what is retained, or who is known.
 fn matters_to_others(command: &Command) -> bool {
     match command {
-        Command::Claim(_) | Command::Subscribe { .. } | Command::LiveRoutes(_) | Command::Plane(_) => true,
+        Command::Claim(_) | Command::Subscribe { .. } | Command::LiveRoutes(_) => true,
+        Command::Plane(_) | Command::Restore(_) => true,
+        // Who reads what an admin has changed reads it anywhere; the audit is only added to.
+        Command::Steer(change) => !matches!(**change, steer::Change::Audit(_)),
         Command::Registry(change) => !change.is_report(),
         Command::Publish(publish) => publish.publication.retain,
         _ => false,

@@ -224,7 +224,7 @@ pub(super) async fn run(context: Arc<Context>) {
             .map(|(node, generation)| Command::NodeDown { node: *node, generation: *generation })
             .collect();
         let open = limited.load(Ordering::Acquire) != term && context.known();
-        let limits = open && *context.core.state().limits() != context.limits;
+        let limits = open && *context.core.state().configured_limits() != context.limits;
         if limits {
             commands.push(Command::SetLimits(context.limits));
         } else if open {

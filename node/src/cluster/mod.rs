@@ -2,6 +2,7 @@
 //! it is stamped with.
 
 mod acks;
+pub mod backup;
 mod batcher;
 mod bootstrap;
 pub mod calls;
@@ -29,7 +30,7 @@ pub use batcher::{PROPOSAL_BYTES_MAX, in_parts};
 pub use bootstrap::Bootstrap;
 pub use clock::Clock;
 pub use context::Context;
-pub use replica::{Committed, Error, Figures, Listener, Replica, Reply, Taken, Then};
+pub use replica::{Committed, Error, Figures, Listener, Replica, Reply, Seat, Taken, Then};
 pub use service::PeerService;
 pub use start::{Doors, Settings, StartError, start};
 pub use view::{Census, ClusterView, MemberView, Role};

@@ -47,8 +47,21 @@ pub trait Listener: Send + Sync {
     fn fenced(&self);
     /// The state was replaced by that of an installed snapshot: effects in between were never told.
     fn installed(&self);
+    /// The entry of this index has changed who the members are.
+    fn members_changed(&self, index: u64, members: Vec<Seat>) {
+        let _ = (index, members);
+    }
     /// A frame of another run came in: once each, in the order in which it was sent.
     fn delivered(&self, from: (NodeId, Generation), frame: Bytes, taken: Taken);
+}
+
+/// A member, as the log has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seat {
+    pub node: NodeId,
+    /// host:port of its peer listener, when it became a member.
+    pub address: String,
+    pub votes: bool,
 }
 
 /// Told once everything in a frame was taken by its receivers, or has ended under a name. Shared messages whose chosen
@@ -87,6 +100,8 @@ pub struct Figures {
     pub snapshot_ms: u64,
     /// Whether durable publishes are refused because the disk is nearly full.
     pub disk_low: bool,
+    /// Whether a sync of the log has taken too long within the last minute.
+    pub disk_slow: bool,
 }
 
 /// This node's part in the cluster: proposes, and reads what is applied.
@@ -131,6 +146,32 @@ impl Replica {
     /// Never, if this run of the node is declared dead before.
     pub fn when_stable(&self, index: u64, then: Then) {
         self.context.holder.when_stable(index, then);
+    }
+
+    /// Reads the state, with the index of the entry at which it stands. Held only for as long as the read takes.
+    pub fn read_at<T>(&self, read: impl FnOnce(&State, u64) -> T) -> T {
+        let state = self.context.core.state();
+        read(&state, self.context.core.applied())
+    }
+
+    /// Index of the last entry that is applied and whose effects are carried out, as it grows.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.context.core.progress()
+    }
+
+    /// Other nodes that this one reaches.
+    #[must_use]
+    pub fn reached(&self) -> Vec<NodeId> {
+        self.context.reach.reached().into_iter().map(NodeId).collect()
+    }
+
+    /// The leader that this node knows of, and the term, as they change.
+    #[must_use]
+    pub fn leader(&self) -> (Option<NodeId>, u64) {
+        let metrics = self.context.raft.metrics();
+        let metrics = metrics.borrow();
+        (metrics.current_leader.map(NodeId), metrics.current_term)
     }
 
     /// The ways to other nodes.
@@ -247,6 +288,7 @@ impl Replica {
             snapshot_bytes: snapshots.bytes.load(Ordering::Relaxed),
             snapshot_ms: snapshots.took_ms.load(Ordering::Relaxed),
             disk_low: self.disk_low.load(Ordering::Relaxed),
+            disk_slow: log.slow(),
         }
     }
 

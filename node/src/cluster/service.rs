@@ -8,9 +8,10 @@ use fulmar_broker::{Generation, NodeId};
 use fulmar_proto::Message;
 use fulmar_proto::peer::v1::peer_server::Peer;
 use fulmar_proto::peer::v1::{
-    AdoptRequest, AdoptResponse, AnswerRequest, AnswerResponse, CarryRequest, CarryResponse, Frame, FrameAck, Hello,
-    IdentifyRequest, Identity, JoinRequest, JoinResponse, LeaseRequest, ProposeProblem, ProposeProblemKind as Kind,
-    ProposeRequest, RemoveRequest, RemoveResponse, Renewal,
+    AdoptRequest, AdoptResponse, AnswerRequest, AnswerResponse, CarryRequest, CarryResponse, ConsultRequest,
+    ConsultResponse, ExamineRequest, ExamineResponse, Frame, FrameAck, Hello, IdentifyRequest, Identity, JoinRequest,
+    JoinResponse, LeaseRequest, ProposeProblem, ProposeProblemKind as Kind, ProposeRequest, RemoveRequest,
+    RemoveResponse, Renewal,
 };
 use fulmar_proto::raft::v1::{PreVoteRequest, PreVoteResponse};
 use fulmar_proto::types::v1 as types;
@@ -232,10 +233,27 @@ impl Peer for PeerService {
         Ok(Response::new(desk.carry(carry).await.to_message()))
     }
 
+    async fn consult(&self, request: Request<ConsultRequest>) -> Result<Response<ConsultResponse>, Status> {
+        let (request, desk) = self.called(request.into_inner(), |request| request.hello.take())?;
+        let answer = match desk.consult(request.question, request.document).await {
+            Ok(document) => ConsultResponse { document, refused: String::new() },
+            Err(refused) => ConsultResponse { document: Default::default(), refused },
+        };
+        Ok(Response::new(answer))
+    }
+
     async fn answer(&self, request: Request<AnswerRequest>) -> Result<Response<AnswerResponse>, Status> {
         let (request, desk) = self.called(request.into_inner(), |request| request.hello.take())?;
         desk.answered(Answered::from_message(request).map_err(|error| malformed(&error))?);
         Ok(Response::new(AnswerResponse {}))
+    }
+
+    async fn examine(&self, request: Request<ExamineRequest>) -> Result<Response<ExamineResponse>, Status> {
+        let context = self.context()?;
+        let mut request = request.into_inner();
+        context.greet(request.hello.take())?;
+        let examined = context.examined.get().ok_or_else(|| Status::unavailable("this node is starting"))?;
+        Ok(Response::new(examined.examine(request)))
     }
 }
 

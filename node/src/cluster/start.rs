@@ -157,6 +157,7 @@ pub async fn start(
         limits: settings.limits,
         fatal: fatal.clone(),
         desk: OnceLock::new(),
+        examined: OnceLock::new(),
     });
     if context.log.last().is_none() && context.log.vote().is_none() && context.log.purged().is_none() {
         context.contact.never();

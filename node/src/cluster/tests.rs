@@ -51,6 +51,7 @@ fn message(topic: String, payload: &[u8]) -> Arc<Publication> {
         accepted_at: Default::default(),
         expires_at: None,
         via: Via::Client,
+        trace: 0,
     })
 }
 
@@ -201,6 +202,7 @@ fn commands_that_need_not_be_one_entry_are_parted_in_their_order() {
             origin: None,
             accepted_at: fulmar_broker::LogTime(0),
             via: Via::Server,
+            trace: 0,
         }))
     };
     let commands: Vec<Command> = (0..40).map(|number| publish(number, 40_000)).collect();

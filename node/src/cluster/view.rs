@@ -105,6 +105,19 @@ impl Replica {
         }
     }
 
+    /// The term of Raft that this node is in.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.context().raft.metrics().borrow().current_term
+    }
+
+    /// The members but this node, by their ids.
+    #[must_use]
+    pub fn others(&self) -> Vec<NodeId> {
+        let own = self.context().node.0;
+        self.context().membership().nodes().map(|(node, _)| *node).filter(|node| *node != own).map(NodeId).collect()
+    }
+
     /// How many members there are.
     #[must_use]
     pub fn census(&self) -> Census {

@@ -7,6 +7,8 @@ pub mod image;
 mod plane;
 mod publication;
 mod registry;
+mod restore;
+mod steer;
 #[cfg(test)]
 mod tests;
 
@@ -65,6 +67,8 @@ pub enum Problem {
     Unwanted,
     #[error("is no JSON object")]
     Json,
+    #[error("is neither an address nor a network")]
+    Network,
 }
 
 impl Error {

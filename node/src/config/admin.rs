@@ -42,29 +42,42 @@ pub struct AdminTls {
     pub cert: PathBuf,
     /// PEM file of the private key. Required.
     pub key: PathBuf,
+    /// PEM file of the authorities that sign the certificates of clients: then each must show one. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
+}
+
+/// What the files of the door hold, each as PEM.
+pub struct TlsFiles {
+    pub cert: Vec<u8>,
+    pub key: Vec<u8>,
+    pub client_ca: Option<Vec<u8>>,
 }
 
 impl AdminTls {
-    /// Reads certificate and key, each as PEM, once they are found to fit together.
+    /// Reads the files, once certificate and key are found to fit together.
     ///
     /// # Errors
     /// What is wrong with which file.
-    pub fn load(&self) -> Result<[Vec<u8>; 2], ConfigError> {
+    pub fn load(&self) -> Result<TlsFiles, ConfigError> {
         let tree = Tree::empty();
         let mut problems = Problems::new(&tree);
         self.read(&mut problems);
-        let files = [("cert", &self.cert), ("key", &self.key)].map(|(name, path)| {
+        let mut file = |name: &str, path: &PathBuf| {
             std::fs::read(path).unwrap_or_else(|error| {
                 let message = format!("names {}, which cannot be read: {error}", path.display());
                 problems.add(&format!("admin.tls.{name}"), message);
                 Vec::new()
             })
-        });
-        problems.into_result().map(|()| files)
+        };
+        let (cert, key) = (file("cert", &self.cert), file("key", &self.key));
+        let client_ca = self.client_ca.as_ref().map(|path| file("client_ca", path));
+        problems.into_result().map(|()| TlsFiles { cert, key, client_ca })
     }
 
     fn read(&self, problems: &mut Problems<'_>) {
-        tls::read(&self.cert, &self.key, None, "admin.tls", problems);
+        let authorities = self.client_ca.as_deref().map(|path| (path, "client_ca"));
+        tls::read(&self.cert, &self.key, authorities, "admin.tls", problems);
     }
 }
 

@@ -32,8 +32,8 @@ pub struct Listener {
     /// what rules push, and `generic` for plain MQTT. The order means nothing. Default all.
     #[serde(default = "defaults::dialects")]
     pub dialects: Vec<DialectName>,
-    /// What is served over HTTP: `device_auth`, where devices get their credentials, and `api`, the platform's REST API.
-    /// For `http`, `ws` and `auto`. Default none.
+    /// What is served over HTTP: `device_auth`, where devices get their credentials; `api`, the platform's REST API; and
+    /// `console`, the web console at `/console`. For `http`, `ws` and `auto`. Default none.
     #[serde(default)]
     pub roles: Vec<Role>,
     /// Connections of this listener at a time; beyond it new ones are closed at once. Default 0: only
@@ -107,6 +107,8 @@ pub enum Role {
     DeviceAuth,
     /// The platform's REST API: `/v3/...`, `/v5/...` and `/openapi.json`.
     Api,
+    /// The web console: `/console/...`.
+    Console,
 }
 
 /// What happens to a PUBLISH beyond `packet_bytes_max`.
@@ -296,7 +298,7 @@ impl Listener {
             ),
             Protocol::Http if self.roles.is_empty() => problems.add(
                 &format!("{key}.protocol"),
-                "is \"http\", which serves nothing without roles; name \"device_auth\", \"api\" or both in roles",
+                "is \"http\", which serves nothing without roles; name \"device_auth\", \"api\" or \"console\" in roles",
             ),
             _ => {}
         }

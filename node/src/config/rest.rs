@@ -30,6 +30,10 @@ pub struct Rest {
     pub sign_in_window: TimeSpan,
     /// How long they stay locked. Default `5m`.
     pub sign_in_lock: TimeSpan,
+    /// PEM file of the authority that vouches for the listeners' certificates, which the console's page of addresses
+    /// offers for download. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_certificate: Option<PathBuf>,
     /// Users. Default none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub user: Vec<RestUser>,
@@ -89,6 +93,7 @@ impl Default for Rest {
             sign_in_failures_max: 5,
             sign_in_window: TimeSpan::s(5 * 60),
             sign_in_lock: TimeSpan::s(5 * 60),
+            root_certificate: None,
             user: Vec::new(),
             access_key: Vec::new(),
         }

@@ -3,19 +3,22 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use fulmar_broker::insight::Stage;
 use fulmar_broker::plane;
 use fulmar_broker::state::command::{Command, Effect, Owner, Settlement};
-use fulmar_broker::{Epoch, Generation, NodeId, SessionKey};
+use fulmar_broker::{Epoch, Generation, NodeId, SessionKey, steer};
 use fulmar_platform::registry::{Event, Status};
 
 use super::Dispatch;
+use super::journal::Fact;
 use super::publish::Nobody;
 use super::receiver::Receiver;
 use crate::cluster::links::Run;
-use crate::cluster::{Listener, Taken};
+use crate::cluster::{Listener, Seat, Taken};
 
 impl Listener for Dispatch {
     fn carry_out(&self, effect: Effect) {
+        self.journal.note(self.replica.applied(), &effect);
         self.tell_rules(&effect);
         match effect {
             Effect::Wake { key, owner } => {
@@ -35,6 +38,17 @@ impl Listener for Dispatch {
                     let now_ms = self.now().mono_ms;
                     let pushed = receiver.outbound().push(delivery, None, now_ms, || Box::new(Nobody));
                     self.note_pushed(&receiver, &pushed);
+                }
+            }
+            Effect::Lost { key, owner, epoch, publication, expired } => {
+                let owned = owner.map(|owner| (owner.node, owner.generation) == self.replica.run());
+                self.queue_lost(key.identity(), owned, epoch.0, &publication, expired);
+            }
+            Effect::Queued { key, owner, epoch, publication, depth } => {
+                let owned = owner.map(|owner| (owner.node, owner.generation) == self.replica.run());
+                if owned.unwrap_or_else(|| self.chosen(key.identity())) {
+                    let details = || vec![("queue", "durable".to_owned()), ("depth", depth.to_string())];
+                    self.insight.hop(publication.trace, Stage::Queue, (key.identity(), epoch.0), details);
                 }
             }
             Effect::Disconnect { key, owner, reason } => {
@@ -58,8 +72,21 @@ impl Listener for Dispatch {
                 plane::Event::Task(event) => self.task_happened(&event),
                 plane::Event::Backlog(_) => {}
             },
+            Effect::Emptied(discarded) => {
+                self.installed();
+                let freed = std::thread::Builder::new().name("discarded".into()).spawn(move || discarded.let_go());
+                if let Err(error) = freed {
+                    tracing::debug!(%error, "what was replaced was freed by whoever applies");
+                }
+            }
+            Effect::Restored => {
+                tracing::info!("a backup was put back");
+                self.installed();
+            }
+            Effect::Steer(steer::Event::Traces) => self.renew_traces(),
+            Effect::Steer(event) => self.steering.happened(&event),
             // The routes of a session leave with its connection.
-            Effect::Ended { .. } => {}
+            Effect::Ended { .. } | Effect::Session(_) => {}
             // Also that of this node's own run: the older one's links are gone.
             Effect::NodeUp { .. } => {
                 self.link_up();
@@ -88,7 +115,12 @@ impl Listener for Dispatch {
         self.calls.lose(|_| true);
     }
 
+    fn members_changed(&self, index: u64, members: Vec<Seat>) {
+        self.journal.note_fact(index, Fact::Members(members.into()));
+    }
+
     fn installed(&self) {
+        self.journal.installed(self.replica.applied());
         for receiver in self.receivers() {
             if self.catch_up(&receiver) {
                 receiver.outbound().wake();
@@ -100,6 +132,8 @@ impl Listener for Dispatch {
         self.link_up();
         self.look_at_tasks();
         self.tell_rules_of_all();
+        self.renew_traces();
+        self.steering.all_changed();
         let state = self.replica.read();
         let alive: Vec<Run> = state.runs().filter(|run| run.alive).map(|run| (run.node, run.generation)).collect();
         drop(state);

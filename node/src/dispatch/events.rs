@@ -14,7 +14,8 @@ use crate::cluster::in_parts;
 pub trait Rules: Send + Sync {
     /// Offers an event to every active rule. Live ones take it into their queues. What durable ones make of it is given
     /// back, to be committed before anybody is told that the event was accepted. `topic`: what a device reported it on.
-    fn offer(&self, event: &Event, topic: Option<&TopicName>) -> Vec<Command>;
+    /// `trace`: the id of the message that it came with; 0: nobody traces that.
+    fn offer(&self, event: &Event, topic: Option<&TopicName>, trace: u64) -> Vec<Command>;
 
     /// Whether any active rule sees such an event: if not, it need not be made.
     fn wants(&self, subject: Subject, app_id: &str) -> bool;
@@ -49,13 +50,13 @@ impl Dispatch {
     /// Offers an event to the rules; see [`Rules::offer`].
     #[must_use]
     pub fn offer_event(&self, event: &Event) -> Vec<Command> {
-        self.rules.get().map(|rules| rules.offer(event, None)).unwrap_or_default()
+        self.rules.get().map(|rules| rules.offer(event, None, 0)).unwrap_or_default()
     }
 
     /// Offers what a device has reported on a topic to the rules; see [`Rules::offer`].
     #[must_use]
-    pub fn offer_reported(&self, event: &Event, topic: &TopicName) -> Vec<Command> {
-        self.rules.get().map(|rules| rules.offer(event, Some(topic))).unwrap_or_default()
+    pub fn offer_reported(&self, event: &Event, topic: &TopicName, trace: u64) -> Vec<Command> {
+        self.rules.get().map(|rules| rules.offer(event, Some(topic), trace)).unwrap_or_default()
     }
 
     /// See [`Rules::wants`].

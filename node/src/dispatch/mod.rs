@@ -4,11 +4,15 @@
 
 pub mod announce;
 pub mod calls;
+pub mod consult;
 pub mod downlink;
 pub mod effects;
 pub mod events;
 pub mod freeze;
+pub mod guests;
 mod herald;
+pub mod insight;
+pub mod journal;
 pub mod mail;
 pub mod own;
 pub mod peers;
@@ -17,6 +21,9 @@ pub mod push;
 pub mod receiver;
 pub mod replay;
 pub mod routes;
+mod shares;
+pub mod stage;
+mod steer;
 pub mod tasks;
 
 use std::collections::HashMap;
@@ -28,7 +35,7 @@ use fulmar_broker::retained::Retained;
 use fulmar_broker::{Now, SessionKey};
 use fulmar_mqtt::ReasonCode;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::cluster::calls::Desk;
 use crate::cluster::links::{Ground, Links, Run};
@@ -37,9 +44,12 @@ use crate::telemetry::Metrics;
 pub use announce::Announcing;
 pub use calls::{CallId, Called};
 pub use downlink::{Outgoing, Sent};
+pub use guests::Guest;
+pub use insight::{Insight, Passing};
 pub use publish::{Accepted, Admission, Durable, Offer, Ticket};
 pub use receiver::{Port, Receiver};
 pub use routes::{RouteCache, Routes};
+pub use stage::{Drain, Stage};
 
 /// See the module.
 pub struct Dispatch {
@@ -67,6 +77,14 @@ pub struct Dispatch {
     calls: calls::Calls,
     post: mail::Post,
     herald: herald::Herald,
+    insight: insight::Insight,
+    steering: Arc<steer::Steering>,
+    journal: journal::Journal,
+    consultant: OnceLock<Arc<dyn consult::Consultant>>,
+    stage: watch::Sender<stage::Stage>,
+    drain: OnceLock<stage::Drain>,
+    /// When this process began to serve, in milliseconds of the monotonic clock.
+    began_ms: u64,
     /// The lease is held again.
     thaw: Notify,
     /// When that was, in milliseconds of the monotonic clock.
@@ -83,6 +101,7 @@ impl Dispatch {
     /// Must be called on the runtime that serves clients: what goes to other nodes and comes from them is served there.
     #[must_use]
     pub fn new(replica: Replica, metrics: Arc<Metrics>, durable_payload_bytes_max: usize) -> Arc<Dispatch> {
+        let began_ms = replica.clock().now().mono_ms;
         let dispatch = Arc::new_cyclic(|this| Dispatch {
             links: replica.links().clone(),
             replica,
@@ -102,6 +121,13 @@ impl Dispatch {
             calls: calls::Calls::new(),
             post: mail::Post::default(),
             herald: herald::Herald::start(this.clone()),
+            insight: insight::Insight::default(),
+            steering: steer::Steering::start(this.clone()),
+            journal: journal::Journal::default(),
+            consultant: OnceLock::new(),
+            stage: watch::Sender::new(stage::Stage::Serving),
+            drain: OnceLock::new(),
+            began_ms,
             thaw: Notify::new(),
             thawed_ms: AtomicU64::new(0),
         });
@@ -109,6 +135,8 @@ impl Dispatch {
         dispatch.links.serve_for(Arc::downgrade(&ground));
         let listener: Arc<dyn Listener> = dispatch.clone();
         dispatch.replica.listen(Arc::downgrade(&listener));
+        // Of what is being applied at this moment some may not have been told.
+        dispatch.journal.begin(dispatch.replica.applied());
         let desk: Arc<dyn Desk> = dispatch.clone();
         dispatch.replica.carry_by(Arc::downgrade(&desk));
         if dispatch.replica.clustered() {
@@ -131,6 +159,18 @@ impl Dispatch {
     #[must_use]
     pub fn replica(&self) -> &Replica {
         &self.replica
+    }
+
+    /// What applied entries did.
+    #[must_use]
+    pub fn journal(&self) -> &journal::Journal {
+        &self.journal
+    }
+
+    /// Milliseconds since this process began to serve.
+    #[must_use]
+    pub fn uptime_ms(&self) -> u64 {
+        self.now().mono_ms.saturating_sub(self.began_ms)
     }
 
     #[must_use]
@@ -169,6 +209,7 @@ impl Dispatch {
         for receiver in self.receivers() {
             let tally = receiver.outbound().take_tally();
             self.metrics.add_tally(&tally);
+            self.take_notes(&receiver);
         }
     }
 

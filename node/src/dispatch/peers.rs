@@ -132,7 +132,11 @@ impl Dispatch {
             let orphan = Orphan { filter: away.member.filter.clone(), publication: publication.clone() };
             Some(Box::new(Chosen { dispatch: self.this.clone(), orphan, qos, choice }))
         };
-        away.link.begin().push(publication, Some(&away.member), obligation) != links::Pushed::Gone
+        let taken = away.link.begin().push(publication, Some(&away.member), obligation) != links::Pushed::Gone;
+        if taken {
+            self.forwarded(publication, away.link.to().0);
+        }
+        taken
     }
 
     /// Offers messages of shared subscriptions whose receiver is gone to other members.
@@ -223,12 +227,14 @@ impl Dispatch {
         for (place, record) in (0u32..).zip(records) {
             match record {
                 Ok(Record { publication, member: None }) => {
+                    self.came_from(&publication, from.0);
                     if run.first().is_some_and(|first| first.topic != publication.topic) {
                         self.deliver_run(&mut run, &arrival, &mut cache, versions);
                     }
                     run.push(publication);
                 }
                 Ok(Record { publication, member: Some(member) }) => {
+                    self.came_from(&publication, from.0);
                     self.deliver_run(&mut run, &arrival, &mut cache, versions);
                     let routes = self.routes_cached(&mut cache, versions, &publication.topic);
                     if !self.deliver_to_member(&routes, &publication, &member, &arrival) {
@@ -266,7 +272,11 @@ impl Dispatch {
                 any |= pushed != Pushed::Gone;
                 waiting |= pushed == Pushed::Waiting;
             }
+            let notes = outbound.take_notes();
             drop(outbound);
+            if let Some(notes) = notes {
+                self.insight.take(&target.receiver, &notes, now_ms);
+            }
             self.note_run(&target.receiver, any, waiting);
         }
         run.clear();

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use fulmar_broker::insight::What;
 use fulmar_broker::outbound::{Group, Orphan, Pushed, Waiter};
 use fulmar_broker::session::Token;
 use fulmar_broker::state::command::{Command, Outcome, PublishCommand};
-use fulmar_broker::{Delivery, Epoch, Publication, SessionKey};
+use fulmar_broker::{Epoch, Publication, SessionKey};
 use fulmar_mqtt::{QoS, ReasonCode, TopicFilter};
 
 use super::Dispatch;
@@ -190,7 +191,9 @@ impl Dispatch {
         let reason = |offer| refused(offer).unwrap_or(ReasonCode::Success);
         let begin = |offer| Routing { reason: reason(offer), reached: false, served: Vec::new(), ticket: None };
         let mut routing: Vec<Routing> = offers.iter().map(begin).collect();
+        self.note_outcomes(offers, of, &outcomes, index);
         self.take_outcomes(offers, of, outcomes, &mut routing);
+        self.note_refused(publisher, offers, &routing);
         if !of.is_empty() && self.links().connected() {
             self.await_stable(publisher, offers, of, index, &mut routing);
         }
@@ -203,6 +206,10 @@ impl Dispatch {
             _ => routes.clone(),
         };
         let (routes, now_ms) = (&fresh, self.now().mono_ms);
+        if let Some(first) = offers.first() {
+            let bytes = || offers.iter().map(|offer| offer.publication.bytes() as u64).sum();
+            self.insight.used(&first.publication.topic, offers.len() as u64, bytes, now_ms);
+        }
         for target in &routes.targets {
             self.push_run(target, publisher, offers, &mut routing, now_ms);
         }
@@ -259,6 +266,18 @@ impl Dispatch {
         }
     }
 
+    /// Writes down what a publisher was refused: rare, and for whoever asks why.
+    fn note_refused(&self, publisher: &Receiver, offers: &[Offer], routing: &[Routing]) {
+        for (offer, routing) in offers.iter().zip(routing) {
+            if routing.reason.is_error() {
+                let (reason, topic) = (routing.reason.text(), offer.publication.topic.as_str());
+                let (client, epoch) = (publisher.key().identity(), publisher.epoch().0);
+                self.insight.note(client, What::PublishRefused, reason, topic, epoch);
+                self.insight.dropped(offer.publication.trace, client, epoch, reason);
+            }
+        }
+    }
+
     /// Has what was retained wait until every node has it: whoever subscribes from then on, wherever, is sent it.
     fn await_stable(
         &self,
@@ -302,6 +321,9 @@ impl Dispatch {
                 || waits(publisher, offer, routing).map(|waits| -> Box<dyn Obligation> { Box::new(waits) });
             let pushed = pushing.push(&offer.publication, None, obligation);
             routing.reached |= pushed != links::Pushed::Gone;
+            if pushed != links::Pushed::Gone {
+                self.forwarded(&offer.publication, link.to().0);
+            }
         }
     }
 
@@ -337,7 +359,11 @@ impl Dispatch {
             waiting |= pushed == Pushed::Waiting;
             routing.reached |= pushed != Pushed::Gone;
         }
+        let notes = outbound.take_notes();
         drop(outbound);
+        if let Some(notes) = notes {
+            self.insight.take(&target.receiver, &notes, now_ms);
+        }
         self.note_run(&target.receiver, pushed_any, waiting);
     }
 
@@ -464,37 +490,5 @@ fn waiter(publisher: &Arc<Receiver>, offer: &Offer, routing: &mut Routing) -> Bo
     match waits(publisher, offer, routing) {
         Some(waits) => Box::new(waits),
         None => Box::new(Nobody),
-    }
-}
-
-impl Target {
-    /// This receiver's live share of a publication; `None` where it gets it from the durable queue, or not at all.
-    pub(super) fn delivery(&self, publication: &Arc<Publication>) -> Option<Delivery> {
-        let own = || publication.origin.as_ref().is_some_and(|origin| origin.same(self.receiver.key()));
-        let share = match &self.own {
-            // [v5 MQTT-3.8.3-3] what a client publishes itself counts only for its subscriptions that are not no-local.
-            Some(share) if own() => share.as_ref()?,
-            _ => &self.all,
-        };
-        let delivery = share.delivery(publication);
-        let durable = self.receiver.persistent() && delivery.qos != QoS::AtMostOnce;
-        (!durable).then_some(delivery)
-    }
-
-    /// A member's share: shared subscriptions are never no-local [v5 MQTT-3.8.3-4].
-    pub(super) fn shared_delivery(&self, publication: &Arc<Publication>) -> Delivery {
-        self.all.delivery(publication)
-    }
-}
-
-impl Share {
-    fn delivery(&self, publication: &Arc<Publication>) -> Delivery {
-        Delivery {
-            publication: publication.clone(),
-            qos: self.qos.min(publication.qos),
-            // [v5 MQTT-3.3.1-12], [v5 MQTT-3.3.1-13]
-            retain: publication.retain && self.retain_as_published,
-            subscription_ids: self.subscription_ids.clone(),
-        }
     }
 }

@@ -18,6 +18,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::Dispatch;
 use super::downlink::Outgoing;
+use super::guests::Guest;
 use super::replay::Replay;
 use crate::cluster::Committed;
 
@@ -56,6 +57,8 @@ pub trait Port: Send + Sync {
     /// What the client has asked to be changed is committed, and this is what it is told. `about`: devices that were added
     /// or deleted for it.
     fn replies(&self, downlinks: Vec<Downlink>, about: Vec<Box<str>>);
+    /// Somebody wants to know what the client has subscribed to.
+    fn subscriptions(&self, then: Box<dyn FnOnce(Vec<Subscription>) + Send>);
 }
 
 /// Subscriptions, with the retained messages as of their commits.
@@ -87,6 +90,9 @@ pub struct Receiver {
     /// The run of the node that it belongs to has ended.
     cut: AtomicBool,
     deadline_ms: AtomicU64,
+    pub(super) guest: Guest,
+    /// Publications that have come from the client.
+    pub(super) received: AtomicU64,
 }
 
 impl std::fmt::Debug for Receiver {
@@ -97,7 +103,7 @@ impl std::fmt::Debug for Receiver {
 
 impl Receiver {
     #[must_use]
-    pub fn new(id: u64, key: SessionKey, epoch: Epoch, persistent: bool, outbound: Outbound) -> Receiver {
+    pub fn new(id: u64, key: SessionKey, epoch: Epoch, persistent: bool, outbound: Outbound, guest: Guest) -> Receiver {
         Receiver {
             id,
             key,
@@ -116,6 +122,8 @@ impl Receiver {
             held: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             deadline_ms: AtomicU64::new(u64::MAX),
+            guest,
+            received: AtomicU64::new(0),
         }
     }
 
@@ -290,8 +298,12 @@ impl Dispatch {
             finished: outbound.finished(),
         };
         let settled = outbound.has_settled();
+        let notes = outbound.take_notes();
         drop(outbound);
         self.metrics.add_tally(&tally);
+        if let Some(notes) = notes {
+            self.insight.take(receiver, &notes, now.mono_ms);
+        }
         waiters.iter().for_each(|waiter| waiter.taken());
         if settled {
             // The fill passes over entries that the client can never take.
@@ -338,6 +350,7 @@ impl Dispatch {
     fn closed(&self, receiver: &Receiver, (waiters, orphans): (Vec<Box<dyn Waiter>>, Vec<Orphan>), tally: &Tally) {
         *receiver.replays() = None;
         self.metrics.add_tally(tally);
+        self.take_notes(receiver);
         waiters.iter().for_each(|waiter| waiter.taken());
         self.offer_again(orphans);
         receiver.signal();

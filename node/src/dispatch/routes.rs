@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fulmar_broker::state::State;
 use fulmar_broker::state::command::{Command, LiveRoutes, Subscription};
+use fulmar_broker::state::{State, Wanted};
 use fulmar_broker::trie::Trie;
 use fulmar_broker::{Publication, SessionKey};
 use fulmar_mqtt::packet::{SubscriptionIds, SubscriptionOptions};
@@ -280,6 +280,17 @@ impl Dispatch {
     /// Whatever was resolved is to be resolved again.
     pub(super) fn routes_changed(&self) {
         self.routes_version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Receivers of this node whose own live subscriptions, no shared ones, are among those that are wanted; until `f` has
+    /// seen enough.
+    pub(super) fn each_live(&self, wanted: Wanted<'_>, mut f: impl FnMut(&Arc<Receiver>) -> bool) {
+        let table = self.routes.read();
+        let show = |_: &Holder, entry: &Entry| entry.turn.is_none() && f(&entry.receiver);
+        match wanted {
+            Wanted::Filter(filter) => table.trie.any_of(filter, show),
+            Wanted::Topic(topic) => table.trie.any_match(topic, show),
+        };
     }
 
     /// Filters that the other nodes are told of.

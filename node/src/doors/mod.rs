@@ -1,6 +1,7 @@
 //! Where bytes come in: only here are ports bound. Doors know sessions and dispatch, never each other.
 
 pub mod admin;
+pub mod console;
 pub mod mqtt;
 pub mod peer;
 pub mod probes;
@@ -23,6 +24,8 @@ pub struct Roles {
     pub device_auth: bool,
     /// The REST API.
     pub api: bool,
+    /// The web console.
+    pub console: bool,
 }
 
 /// How a request over HTTP came in; it is in the data of its connection.

@@ -10,6 +10,7 @@ use fulmar_broker::state::{DROPPED, State};
 use parking_lot::Mutex;
 
 use crate::dispatch::Dispatch;
+use crate::operations::notices::NAMES as ALARMS;
 use crate::telemetry::metrics::Reading;
 
 /// Where the node is in its life.
@@ -49,6 +50,11 @@ impl Health {
     /// Whether the node has lost its lease.
     fn frozen(&self) -> bool {
         self.dispatch.get().is_some_and(|dispatch| !dispatch.replica().acts())
+    }
+
+    /// Whether a backup is being put back, or was not put back whole.
+    fn restoring(&self) -> bool {
+        self.dispatch.get().is_some_and(|dispatch| dispatch.replica().read().restoring())
     }
 
     /// Where figures come from, from here on. Once.
@@ -149,6 +155,7 @@ fn readings(dispatch: &Dispatch) -> Vec<Reading> {
         ),
     ];
     readings.extend(mail_readings(&state));
+    readings.extend(steer_readings(&state));
     drop(state);
     let (log, census) = (dispatch.replica().figures(), dispatch.replica().census());
     readings.extend(dispatch.peer_readings());
@@ -211,6 +218,25 @@ fn mail_readings(state: &State) -> [Reading; 4] {
     ]
 }
 
+/// Bans, alarms and the audit: the same on every node.
+fn steer_readings(state: &State) -> [Reading; 4] {
+    let steer = state.steer();
+    let active = |name: &'static str| {
+        let count = steer.alarms.active().filter(|alarm| *alarm.name == *name).count();
+        (Some(("name", name)), count as u64)
+    };
+    [
+        Reading::new("bans", "Bans, also those whose time is over until that is applied", steer.bans.len() as u64),
+        Reading::new("settings_version", "Version of the settings", steer.settings.version()),
+        Reading {
+            name: "alarms_active",
+            help: "Alarms that are raised",
+            values: ALARMS.iter().map(|name| active(name)).collect(),
+        },
+        Reading::new("audit_entries", "Entries of the audit since the cluster began", steer.audit.last()),
+    ]
+}
+
 /// The process answers: that is all that it says.
 async fn livez() -> HttpResponse {
     answer(true, "ok\n")
@@ -221,6 +247,7 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
         Phase::Starting(None) => answer(false, "starting\n"),
         Phase::Starting(Some(why)) => answer(false, format!("starting: {why}\n")),
         Phase::Serving if health.frozen() => answer(false, "frozen: the lease has run out, as no quorum is reached\n"),
+        Phase::Serving if health.restoring() => answer(false, "restoring: a backup is not put back whole\n"),
         Phase::Serving => answer(true, "ok\n"),
         Phase::Draining => answer(false, "draining\n"),
         Phase::Damaged(what) => answer(false, format!("{what}\n")),

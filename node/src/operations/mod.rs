@@ -3,6 +3,7 @@
 //! wire formats, and who may do what.
 
 mod apps;
+pub mod backups;
 mod begin;
 mod certificates;
 mod check;
@@ -11,14 +12,22 @@ mod devices;
 mod ending;
 mod import;
 pub mod input;
+mod insight;
 mod messages;
+mod nodes;
+pub mod notices;
 mod people;
 mod products;
+mod retained;
 mod rules;
 mod secrets;
 mod sensoro;
+mod sessions;
 mod shadows;
+mod steer;
+mod subscriptions;
 mod tasks;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +35,7 @@ use std::time::Duration;
 use fulmar_broker::state::command::{Command, Outcome};
 use fulmar_platform::registry::{Change, Changed, Expect, Kind, ObjectId, Record, Registry, Rejection};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 use crate::cluster::Replica;
 use crate::dispatch::Dispatch;
@@ -36,13 +46,19 @@ pub use certificates::{Issued, NewAuthority, NewCa};
 pub use commands::{Called, NewCommand};
 pub use devices::{DeviceChange, DeviceFilter, DeviceView, NewDevice, Paging, SecretReset, Which};
 pub use import::{ImportError, Seed};
+pub use insight::{Findings, NewTrace, Question, SlowReceiver, TracePage};
 pub use messages::{Broadcast, NewMessage, Sent};
+pub use nodes::{Leaving, Report, node_name, node_of};
 pub use people::{NewAccessKey, NewUser};
 pub use products::{NewProduct, ProductChange, access_name, registration_name};
+pub use retained::RetainedPage;
 pub use rules::{ActionChange, ActionFilter, NewAction, NewRule, RuleChange, RuleFilter, RuleStatus, RuleTrial, Tried};
 pub use secrets::hash_password;
 pub use sensoro::{NewSensoroApp, SensoroChange};
+pub use sessions::{SessionDetail, SessionFilter, SessionPage, SessionRow, key_of};
+pub use subscriptions::{SUBSCRIPTIONS_MAX, SubscriptionList, SubscriptionQuery, SubscriptionRow, subscription_json};
 pub use tasks::{NewTask, Redone, TaskFilter, TaskRun};
+pub use watch::{Watch, WatchEnd, Watched, alarm_json, past_json};
 
 /// Time for a change to be committed and applied everywhere.
 const COMMIT: Duration = Duration::from_secs(10);
@@ -78,6 +94,13 @@ pub enum Error {
     Version { id: String },
     #[error("certificates cannot be made: {0}")]
     Certificate(String),
+    #[error("there is no ban of {0}")]
+    NoBan(String),
+    #[error("there is no alarm {0}")]
+    NoAlarm(String),
+    /// The version of the last change.
+    #[error("settings have been changed meanwhile; their version is {0}")]
+    SettingsVersion(u64),
     #[error("batch task {0} does not exist")]
     NoTask(String),
     #[error("batch task {id} is {status}, which does not allow it")]
@@ -104,6 +127,16 @@ pub enum Error {
     Unreached { device: String },
     #[error("the node of the device was lost; the device may have got the request")]
     Lost,
+    #[error("session {session} does not exist")]
+    SessionMissing { session: String },
+    #[error("session {session} has no connection")]
+    NotConnected { session: String },
+    #[error("topic {topic} has no retained message")]
+    NotRetained { topic: String },
+    #[error("node {node} was not reached: {problem}")]
+    NodeUnreached { node: String, problem: String },
+    #[error(transparent)]
+    Backup(#[from] backups::Failed),
 }
 
 impl Error {
@@ -123,7 +156,7 @@ impl Error {
             Error::Invalid { .. } => (400, "IOTDA.000006"),
             Error::Missing { kind: Kind::Device, .. } => (404, "IOTDA.014000"),
             Error::Missing { kind: Kind::App, .. } => (403, "IOTDA.001000"),
-            Error::Missing { .. } | Error::NoTask(_) => (404, "FULMAR.000001"),
+            Error::Missing { .. } | Error::NoTask(_) | Error::NoBan(_) | Error::NoAlarm(_) => (404, "FULMAR.000001"),
             Error::Exists { kind: Kind::Device, .. } => (400, "IOTDA.014031"),
             Error::Exists { .. } => (409, "FULMAR.000002"),
             Error::InUse { .. } => (409, "FULMAR.000003"),
@@ -133,6 +166,7 @@ impl Error {
             Error::NoRoomForMessages => (503, "FULMAR.000020"),
             Error::MessageExists { .. } => (409, "FULMAR.000021"),
             Error::MessageMissing { .. } => (404, "FULMAR.000022"),
+            Error::SettingsVersion(_) => (409, "FULMAR.000078"),
             Error::Version { .. } => (409, "FULMAR.000060"),
             Error::Certificate(_) => (500, "FULMAR.000007"),
             Error::NotInModel { .. } => (400, "IOTDA.013002"),
@@ -145,6 +179,11 @@ impl Error {
             Error::Unreached { .. } => (503, "FULMAR.000012"),
             Error::Frozen { .. } => (403, "FULMAR.000013"),
             Error::TaskStatus { .. } => (409, "FULMAR.000053"),
+            Error::SessionMissing { .. } => (404, "FULMAR.000071"),
+            Error::NotConnected { .. } => (409, "FULMAR.000072"),
+            Error::NotRetained { .. } => (404, "FULMAR.000073"),
+            Error::NodeUnreached { .. } => (503, "FULMAR.000074"),
+            Error::Backup(failed) => failed.rest(),
         }
     }
 }
@@ -174,6 +213,10 @@ pub struct Operations {
     command_timeout: Duration,
     models: commands::Models,
     rules: Arc<RuleEngine>,
+    /// One permit for each that watches.
+    watches: Arc<Semaphore>,
+    /// One backup at a time is made or taken here.
+    backups: Arc<Semaphore>,
 }
 
 /// What a change of one record is about.
@@ -185,7 +228,8 @@ struct Target<'a> {
 impl Operations {
     #[must_use]
     pub fn new(dispatch: Arc<Dispatch>, rules: Arc<RuleEngine>, command_timeout: Duration) -> Operations {
-        Operations { dispatch, rules, command_timeout, models: commands::Models::default() }
+        let (models, watches) = (commands::Models::default(), Arc::new(Semaphore::new(watch::WATCHES_MAX)));
+        Operations { dispatch, rules, command_timeout, models, watches, backups: Arc::new(Semaphore::new(1)) }
     }
 
     /// Reads what this node has applied. Held only for as long as the read takes.
@@ -203,6 +247,11 @@ impl Operations {
     #[must_use]
     pub fn serves(&self) -> bool {
         self.dispatch.replica().acts()
+    }
+
+    /// Counts entries that are not in the audit.
+    pub fn count_unaudited(&self, count: u64) {
+        self.dispatch.metrics().unaudited.inc_by(count);
     }
 
     /// Milliseconds since 1970, by the node's clock.

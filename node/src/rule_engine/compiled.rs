@@ -14,6 +14,7 @@ use super::figures::{ActionFigures, RuleFigures};
 use super::queue::Queue;
 use super::sample::{Sample, text_of};
 use super::sink::Parcel;
+use crate::dispatch::Dispatch;
 use crate::telemetry::Metrics;
 
 /// Seconds that what a durable rule has made waits for its sink.
@@ -131,6 +132,23 @@ impl Compiled {
         }
     }
 
+    /// As [`Compiled::evaluate`], and writes down what came of it where somebody traces the message, or this rule.
+    pub(super) fn evaluate_traced(&self, sample: &Sample, dispatch: &Dispatch, now_ms: u64) -> Option<Bytes> {
+        let failed = self.figures.failed.get();
+        let body = self.evaluate(sample, dispatch.metrics(), now_ms);
+        if dispatch.insight().armed() {
+            let answer = match &body {
+                Some(_) => "matched",
+                None if self.figures.failed.get() > failed => "failed",
+                None => "filtered",
+            };
+            let device = sample.event.device.as_ref().map_or("", |device| &device.id);
+            let bytes = body.as_ref().map_or(0, Bytes::len);
+            dispatch.ruled(sample.trace, device, &self.rule.id, (answer, &self.rule.filter, bytes));
+        }
+        body
+    }
+
     fn run(&self, sample: &Sample) -> Result<Option<Bytes>, fulmar_rules::Overrun> {
         if let Some(filter) = &self.filter
             && !filter.matches(sample.value())?
@@ -225,9 +243,9 @@ mod tests {
             flat: Value::Null.into(),
         };
         let metrics = Metrics::default();
-        let body = rule.evaluate(&Sample::new(event(40_000), None), &metrics, 7).expect("within the bound");
+        let body = rule.evaluate(&Sample::new(event(40_000), None, 0), &metrics, 7).expect("within the bound");
         assert!(body.len() > 240_000 && body.len() <= BODY_BYTES_MAX);
-        assert_eq!(rule.evaluate(&Sample::new(event(50_000), None), &metrics, 7), None);
+        assert_eq!(rule.evaluate(&Sample::new(event(50_000), None, 0), &metrics, 7), None);
         assert_eq!((rule.figures.matched.get(), rule.figures.failed.get()), (1, 1));
         let (error, at_ms) = rule.figures.error.get().expect("an error");
         assert!(error.contains("262144") && at_ms == 7, "{error}");

@@ -64,7 +64,7 @@ impl Actor for RuleActor {
         }
         let (metrics, now_ms) = (dispatch.metrics(), wall_ms());
         for sample in &samples {
-            let Some(body) = rule.evaluate(sample, metrics, now_ms) else { continue };
+            let Some(body) = rule.evaluate_traced(sample, dispatch, now_ms) else { continue };
             for (outlet, parcel) in rule.parcels(sample, &body) {
                 let cost = 128 + parcel.body.len() + parcel.key.len();
                 let dropped = outlet.queue.push(parcel, cost);

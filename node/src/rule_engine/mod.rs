@@ -182,7 +182,7 @@ pub struct Figures {
 }
 
 impl Rules for RuleEngine {
-    fn offer(&self, event: &Event, topic: Option<&TopicName>) -> Vec<Command> {
+    fn offer(&self, event: &Event, topic: Option<&TopicName>, trace: u64) -> Vec<Command> {
         let mut commands = self.sensoro.offer(event);
         let set = self.inner.table.current(&self.inner.dispatch);
         let mut rules = set.matching(event.subject, &event.app_id).peekable();
@@ -190,7 +190,7 @@ impl Rules for RuleEngine {
             return commands;
         }
         let (metrics, now_ms) = (self.inner.dispatch.metrics(), wall_ms());
-        let sample = Arc::new(Sample::new(event.clone(), topic.map(TopicName::detached)));
+        let sample = Arc::new(Sample::new(event.clone(), topic.map(TopicName::detached), trace));
         let mut cost = None;
         for rule in rules {
             if rule.live() {
@@ -200,7 +200,7 @@ impl Rules for RuleEngine {
                     rule.figures.dropped.add(dropped);
                     metrics.rule_events.dropped.inc_by(dropped);
                 }
-            } else if let Some(body) = rule.evaluate(&sample, metrics, now_ms) {
+            } else if let Some(body) = rule.evaluate_traced(&sample, &self.inner.dispatch, now_ms) {
                 commands.extend(rule.appends(&sample, &body, self.inner.dispatch.now().log));
             }
         }

@@ -19,13 +19,15 @@ pub(super) struct Sample {
     pub(super) id: Uuid,
     /// The topic that a device reported it on.
     pub(super) topic: Option<TopicName>,
+    /// Of the message that it came with; 0: nobody traces it.
+    pub(super) trace: u64,
     value: OnceLock<Value>,
     whole: OnceLock<Bytes>,
 }
 
 impl Sample {
-    pub(super) fn new(event: Event, topic: Option<TopicName>) -> Sample {
-        Sample { event, id: Uuid::new_v4(), topic, value: OnceLock::new(), whole: OnceLock::new() }
+    pub(super) fn new(event: Event, topic: Option<TopicName>, trace: u64) -> Sample {
+        Sample { event, id: Uuid::new_v4(), topic, trace, value: OnceLock::new(), whole: OnceLock::new() }
     }
 
     /// As the rule language sees it.

@@ -2,6 +2,7 @@
 
 mod changes;
 mod downlinks;
+mod faults;
 mod leaving;
 mod mail;
 mod message;
@@ -24,6 +25,7 @@ use fulmar_broker::{Delivery, Now, Publication};
 use fulmar_mqtt::{Decoded, Packet, QoS, ReasonCode, Version, encode};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+use self::faults::{acknowledges_early, forgets_ids};
 use self::message::Answer;
 pub use self::message::{Batch, Message};
 use self::steps::{Step, Subscribed};
@@ -203,6 +205,7 @@ impl State {
             Message::News(news) => self.news(news, &mut work),
             Message::Replies(downlinks, about) => self.replies(downlinks, &about, &mut work),
             Message::Opened => self.opened(&mut work),
+            Message::Subscriptions(asked) => (asked.0)(self.session.subscriptions().collect()),
         }
         if self.session.ended() && (self.hold != Hold::Commit || self.settling.take().is_some()) {
             self.hold = Hold::Nothing; // who has gone is not told that it is subscribed
@@ -248,7 +251,9 @@ impl State {
                     }
                     let more = outbound.ready() || outbound.wants().is_some();
                     let tags = outbound.take_acknowledged();
+                    let notes = outbound.take_notes();
                     drop(outbound);
+                    self.dispatch.tell_notes(&self.receiver, notes, work.now.mono_ms);
                     self.acknowledged(&tags);
                     if more {
                         self.receiver.signal();
@@ -274,6 +279,7 @@ impl State {
             }
             self.carry_out_all(work);
         }
+        self.receiver.count_received(received.iter().sum());
         for (qos, count) in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce].into_iter().zip(received) {
             if count > 0 {
                 self.dispatch.metrics().received(qos, count);
@@ -362,6 +368,7 @@ impl State {
                 self.route_run(work);
                 tracing::debug!(key = %self.receiver.key(), epoch = self.receiver.epoch().0, %reason, "connection ends");
                 self.dispatch.metrics().disconnected(reason);
+                self.note_end(reason);
                 if reason == ReasonCode::ServerShuttingDown {
                     // What is queued is written first; the DISCONNECT that was put together here is the last of it.
                     self.receiver.outbound().close_after_queue(&work.control);
@@ -384,8 +391,11 @@ impl State {
 
     /// Adds a publication to the run, after routing the run before it if that goes elsewhere. One that finds no room
     /// goes back, and holds what follows, until there is some or it has waited for too long.
-    fn offer(&mut self, token: Option<Token>, publication: Publication, packet_id: u16, work: &mut Work) {
+    fn offer(&mut self, token: Option<Token>, mut publication: Publication, packet_id: u16, work: &mut Work) {
         let routes = self.dispatch.routes_cached(&mut self.cache, work.versions, &publication.topic);
+        if self.dispatch.insight().armed() {
+            self.trace(&mut publication, packet_id, &routes);
+        }
         let at_most_once = publication.qos == QoS::AtMostOnce;
         if self.unsayable && !at_most_once {
             return; // behind one that was refused without a word nothing is taken: the client sends both again, in order
@@ -470,18 +480,6 @@ impl State {
         self.receiver.outbound().control(&bytes);
         self.receiver.signal();
     }
-}
-
-/// Whether a test wants publishers to be answered before their messages are committed.
-fn acknowledges_early() -> bool {
-    fail::fail_point!("ack::before_commit", |_| true);
-    false
-}
-
-/// Whether a test wants packet ids of QoS 2 to be forgotten with the connection.
-fn forgets_ids() -> bool {
-    fail::fail_point!("qos2::forget", |_| true);
-    false
 }
 
 fn is_answer(output: &Output) -> bool {

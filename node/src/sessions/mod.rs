@@ -4,6 +4,7 @@
 pub mod actor;
 pub mod authenticate;
 mod certificate;
+mod flapping;
 pub mod open;
 mod pace;
 

@@ -9,6 +9,7 @@ use fulmar_broker::outbound::{Outbound, Settings};
 use fulmar_broker::session::{Limits, Opening, Session, Start, expiry_s, revoke, will};
 use fulmar_broker::state::command::{Claim, Claimed, Command, LiveRoutes, Outcome, Release, Subscription};
 use fulmar_broker::state::judged_by;
+use fulmar_broker::steer::settings::table;
 use fulmar_broker::{Epoch, SessionKey};
 use fulmar_mqtt::packet::{Connect, OversizePolicy};
 use fulmar_mqtt::{ReasonCode, encode};
@@ -20,9 +21,10 @@ use rustls::pki_types::CertificateDer;
 
 use super::actor::{Arguments, Message, SessionActor};
 use super::authenticate::Authenticator;
+use super::flapping::{Flapping, Rule};
 use super::pace::Pace;
 use crate::dispatch::downlink::delivery;
-use crate::dispatch::{Dispatch, Receiver};
+use crate::dispatch::{Dispatch, Guest, Receiver};
 
 /// Unacknowledged deliveries to one client, whatever it would take.
 const WINDOW_MAX: u16 = 8_192;
@@ -31,6 +33,8 @@ const WINDOW_MAX: u16 = 8_192;
 const JUDGED_MAX: usize = 4;
 
 const CHANGED: (ReasonCode, &str) = (ReasonCode::ServerBusy, "others keep changing what the client is judged by");
+
+const BANNED: (ReasonCode, &str) = (ReasonCode::Banned, "banned");
 
 const NOT_CLAIMED: (ReasonCode, &str) = (ReasonCode::ServerUnavailable, "the session could not be claimed");
 
@@ -96,6 +100,7 @@ pub struct Sessions {
     queue: QueueBounds,
     leaving: AtomicBool,
     pace: Pace,
+    flapping: Flapping,
 }
 
 impl std::fmt::Debug for Sessions {
@@ -119,6 +124,7 @@ impl Sessions {
             queue,
             leaving: AtomicBool::new(false),
             pace: Pace::default(),
+            flapping: Flapping::default(),
         })
     }
 
@@ -148,6 +154,9 @@ impl Sessions {
         let refuse = |dialect, reason, detail| Refused { reason, dialect, detail, client_id: client_id.clone() };
         if self.leaving.load(Ordering::Acquire) {
             return Err(refuse(Dialect::Generic, ReasonCode::ServerUnavailable, "the node is leaving"));
+        }
+        if self.dispatch.client_banned(&client_id, connect.username.as_deref(), terms.peer.ip()) {
+            return Err(refuse(Dialect::Generic, BANNED.0, BANNED.1));
         }
         let mut refused = refuse(Dialect::Generic, CHANGED.0, CHANGED.1);
         for _ in 0..JUDGED_MAX {
@@ -226,6 +235,9 @@ impl Sessions {
             tracing::warn!(%key, peer = %terms.peer, "taken over too often: do two clients have one identity?");
             return Err((ReasonCode::ConnectionRateExceeded, "the session is taken over too often"));
         }
+        if self.flaps(&connect.client_id) {
+            return Err(BANNED);
+        }
         let judged_by = self.change(&key, changes).await?.or(judged_by);
         let (node, generation) = dispatch.replica().run();
         let clean_start = connect.clean_start || manners.clean;
@@ -264,7 +276,16 @@ impl Sessions {
             .map_err(|_| (ReasonCode::UnspecifiedError, "CONNACK could not be written"))?;
         outbound.control(&first);
         let id = dispatch.receiver_id();
-        let receiver = Arc::new(Receiver::new(id, key, claimed.epoch, persistent, outbound));
+        let guest = Guest {
+            peer: terms.peer,
+            encrypted: terms.encrypted,
+            connected_at: dispatch.now().log,
+            client_id: (*connect.client_id != *key.identity()).then(|| Box::from(&*connect.client_id)),
+            user_name: connect.username.as_deref().map(Box::from),
+            keep_alive_s: connect.keep_alive_s,
+            clean_start,
+        };
+        let receiver = Arc::new(Receiver::new(id, key, claimed.epoch, persistent, outbound, guest));
         let arguments = Arguments { dispatch: dispatch.clone(), receiver: receiver.clone(), session };
         let (actor, _) = Actor::spawn(None, SessionActor, Box::new(arguments))
             .await
@@ -289,11 +310,30 @@ impl Sessions {
         let _ = actor.cast(Message::Opened);
         // A newer claim, or a cut, may have been applied before this receiver could be found.
         dispatch.catch_up(&receiver);
+        if dispatch.client_banned(&connect.client_id, connect.username.as_deref(), terms.peer.ip()) {
+            receiver.tell(|port| port.close(ReasonCode::AdministrativeAction));
+        }
         tracing::debug!(
             key = %receiver.key(), epoch = claimed.epoch.0, version = ?connect.version, peer = %terms.peer,
             present = claimed.session_present, "connected"
         );
         Ok(Opened { receiver, actor, packet_bytes_max, oversize })
+    }
+
+    /// Counts a client that is let in. Returns whether it comes too often; then it is banned.
+    fn flaps(&self, client_id: &ByteString) -> bool {
+        let settings = self.dispatch.settings();
+        if !settings.flag(table::FLAPPING_ENABLED).unwrap_or(false) {
+            return false;
+        }
+        let connects_max = self.dispatch.number_set(table::FLAPPING_CONNECTS_MAX);
+        let window_s = self.dispatch.number_set(table::FLAPPING_WINDOW_S);
+        let rule = Rule { connects_max, window_ms: window_s * 1_000 };
+        let flaps = self.flapping.connects(client_id, rule, self.dispatch.now().mono_ms);
+        if flaps {
+            self.dispatch.ban_flapping(client_id, connects_max + 1, window_s);
+        }
+        flaps
     }
 
     async fn commit_claim(&self, claim: Claim) -> Result<(Claimed, u64), (ReasonCode, &'static str)> {

@@ -1,5 +1,6 @@
 //! What a node keeps on disk: who it is, and the log under Raft.
 
+pub mod backups;
 pub mod disk;
 mod error;
 mod files;

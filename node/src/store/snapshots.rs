@@ -173,6 +173,17 @@ impl Snapshots {
         Receiving::begin(&self.dir, bytes)
     }
 
+    /// A file for reading and writing that has no name, and is gone when it is closed.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn scratch(&self) -> io::Result<fs::File> {
+        let path = self.dir.join(format!("{:016x}{UNFINISHED}", rand::random::<u64>()));
+        let file = fs::File::options().read(true).write(true).create_new(true).open(&path)?;
+        fs::remove_file(path)?;
+        Ok(file)
+    }
+
     /// Removes snapshots but for the `keep` newest, of which there is always one.
     ///
     /// # Errors

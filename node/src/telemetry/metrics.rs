@@ -1,6 +1,7 @@
 //! Counters of this node. Handles are fields, so that counting is one atomic addition.
 
 mod rules;
+mod text;
 
 use std::sync::atomic::AtomicU64;
 
@@ -12,6 +13,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+pub use self::text::Reading;
 
 pub use rules::{RuleActions, RuleEvents};
 
@@ -82,6 +85,8 @@ pub enum Turned {
     NotMqtt,
     /// The node held no lease, for as long as a CONNECT may take.
     Frozen,
+    /// See bans.
+    Banned,
 }
 
 impl Turned {
@@ -93,24 +98,22 @@ impl Turned {
             Turned::TlsFailed => "tls_failed",
             Turned::NotMqtt => "not_mqtt",
             Turned::Frozen => "frozen",
+            Turned::Banned => "banned",
         }
     }
 }
 
-/// A figure that is read when it is asked for.
-#[derive(Debug)]
-pub struct Reading {
-    pub name: &'static str,
-    pub help: &'static str,
-    /// One value, or one for each value of a label from a closed list: (name, value) of the label, and the figure.
-    pub values: Vec<(Option<(&'static str, &'static str)>, u64)>,
-}
-
-impl Reading {
-    #[must_use]
-    pub fn new(name: &'static str, help: &'static str, value: u64) -> Reading {
-        Reading { name, help, values: vec![(None, value)] }
-    }
+/// What people follow: see [`Metrics::counts`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// PUBLISH packets from clients, and bytes of everything from them.
+    pub received: u64,
+    pub received_bytes: u64,
+    /// Live deliveries, by what became of them; dropped ones in the order of [`DROP_REASONS`].
+    pub delivered: u64,
+    pub expired: u64,
+    pub dropped: [u64; DROP_REASONS.len()],
+    pub connects: u64,
 }
 
 /// See the module.
@@ -125,6 +128,8 @@ pub struct Metrics {
     pub retained_refused: Count,
     /// CONNECTs that found their session taken over too often.
     pub takeovers_refused: Count,
+    /// Streams of the console beyond those that may be open.
+    pub console_streams_refused: Count,
     /// Commands of sessions that a newer claim owned by then.
     pub stale_refused: Count,
     created: [Count; 2],
@@ -145,6 +150,10 @@ pub struct Metrics {
     uplink_changes_dropped: Family<ReasonLabel, Count>,
     disconnects: Family<ReasonLabel, Count>,
     turned: Family<DoorLabel, Count>,
+    banned: Family<KindLabel, Count>,
+    /// Entries that are not in the audit.
+    pub unaudited: Count,
+    admin_refused: Family<ReasonLabel, Count>,
     pushes: Family<KindLabel, Count>,
     webhooks: Family<OutcomeLabel, Count>,
     sensoro: Family<OutcomeLabel, Count>,
@@ -154,6 +163,9 @@ pub struct Metrics {
     /// Batch tasks that this node carries out.
     pub tasks_running: Gauge,
     task_targets: Family<OutcomeLabel, Count>,
+    /// Watches of admins.
+    pub watches: Gauge,
+    watches_ended: Family<ReasonLabel, Count>,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -181,6 +193,9 @@ impl Default for Metrics {
         let takeovers_refused = Count::default();
         let help = "CONNECTs refused because their session is taken over too often";
         registry.register("takeovers_refused", help, takeovers_refused.clone());
+        let console_streams_refused = Count::default();
+        let help = "Streams of the web console refused because too many are open";
+        registry.register("console_streams_refused", help, console_streams_refused.clone());
         let stale_refused = Count::default();
         let help = "Commands that were refused because a newer claim owned the session";
         registry.register("stale_refused", help, stale_refused.clone());
@@ -238,6 +253,15 @@ impl Default for Metrics {
         registry.register("disconnects", "Sessions' connections ended, by reason", disconnects.clone());
         let turned = Family::default();
         registry.register("connections_turned_away", "Connections closed before CONNECT", turned.clone());
+        let banned = Family::default();
+        let help = "Connections refused or cut because of a ban, by what is banned";
+        registry.register("banned", help, banned.clone());
+        let unaudited = Count::default();
+        let help = "Changes, attempts at them and failed sign-ins that are not in the audit, but in the log output";
+        registry.register("unaudited", help, unaudited.clone());
+        let admin_refused = Family::default();
+        let help = "What the door for admins has refused: connections, requests with wrong tokens, too many at a time";
+        registry.register("admin_refused", help, admin_refused.clone());
         let pushes = Family::default();
         let help = "Messages of rules for applications: live, cached while nobody listened, or drained from there";
         registry.register("pushes", help, pushes.clone());
@@ -259,8 +283,15 @@ impl Default for Metrics {
         registry.register("batch_tasks_running", "Batch tasks that this node carries out", tasks_running.clone());
         let task_targets = Family::default();
         registry.register("batch_targets_done", "Targets of batch tasks, by what became of them", task_targets.clone());
+        let watches = Gauge::default();
+        registry.register("watches", "Watches of admins that this node serves", watches.clone());
+        let watches_ended = Family::default();
+        let help = "Watches of admins that this node has refused or ended, by reason";
+        registry.register("watches_ended", help, watches_ended.clone());
         Metrics {
             registry,
+            watches,
+            watches_ended,
             connections,
             sessions_connected,
             connects,
@@ -268,6 +299,7 @@ impl Default for Metrics {
             received_bytes,
             retained_refused,
             takeovers_refused,
+            console_streams_refused,
             stale_refused,
             created,
             delivered,
@@ -286,6 +318,9 @@ impl Default for Metrics {
             uplink_changes_dropped,
             disconnects,
             turned,
+            banned,
+            unaudited,
+            admin_refused,
             pushes,
             webhooks,
             sensoro,
@@ -302,6 +337,11 @@ impl Metrics {
     /// Counts PUBLISH packets of one QoS.
     pub fn received(&self, qos: QoS, count: u64) {
         self.received[qos as usize].inc_by(count);
+    }
+
+    /// Counts what the door for admins has not let in; `reason` is from a closed list.
+    pub fn admin_refused(&self, reason: &'static str) {
+        self.admin_refused.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     pub fn connect_refused(&self, dialect: Dialect, reason: ReasonCode) {
@@ -369,6 +409,11 @@ impl Metrics {
         self.sensoro.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
+    /// A connection was refused, or cut, for a ban. `kind`: what is banned.
+    pub fn banned(&self, kind: &'static str) {
+        self.banned.get_or_create(&KindLabel { kind }).inc();
+    }
+
     pub fn turned_away(&self, listener: &str, why: Turned) {
         self.turned.get_or_create(&DoorLabel { listener: listener.to_owned(), reason: why.label() }).inc();
     }
@@ -407,28 +452,30 @@ impl Metrics {
         (received, sent)
     }
 
+    /// Key figures since the start.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let sum = |counters: &[Count]| counters.iter().map(Counter::get).sum();
+        Counts {
+            received: sum(&self.received),
+            received_bytes: self.received_bytes.get(),
+            delivered: sum(&self.delivered),
+            expired: sum(&self.expired),
+            dropped: std::array::from_fn(|reason| self.dropped.iter().map(|class| class[reason].get()).sum()),
+            connects: self.connects.get(),
+        }
+    }
+
+    /// Counts a watch that the node has ended; `reason` is from a closed list.
+    pub fn watch_ended(&self, reason: &'static str) {
+        self.watches_ended.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
     /// Live obligations of QoS > 0 that are neither delivered, expired nor dropped: what is queued or in flight.
     #[must_use]
     pub fn live_open(&self) -> u64 {
         let ended = self.delivered[1].get() + self.expired[1].get();
         let dropped: u64 = self.dropped[1].iter().map(Counter::get).sum();
         self.created[1].get().saturating_sub(ended + dropped)
-    }
-
-    /// The Prometheus text form of the counters, and of figures that are read at this moment.
-    #[must_use]
-    pub fn render(&self, now: &[Reading]) -> String {
-        let mut text = String::new();
-        // Writing to a string does not fail.
-        let _ = prometheus_client::encoding::text::encode_registry(&mut text, &self.registry);
-        for Reading { name, help, values } in now {
-            text.push_str(&format!("# HELP fulmar_{name} {help}.\n# TYPE fulmar_{name} gauge\n"));
-            for (label, value) in values {
-                let label = label.map(|(name, of)| format!("{{{name}=\"{of}\"}}")).unwrap_or_default();
-                text.push_str(&format!("fulmar_{name}{label} {value}\n"));
-            }
-        }
-        text.push_str("# EOF\n");
-        text
     }
 }

@@ -1,7 +1,9 @@
-//! Tests of the whole crate: the walls of the repository, the configuration as people write it, and the log at its fail
-//! points.
+//! Tests of the whole crate: the walls of the repository, the configuration as people write it, the gRPC
+//! door of a whole node, and the log at its fail points.
 
+mod admin;
 mod config;
+mod console;
 mod log_faults;
 mod snapshot_faults;
 mod tidy;

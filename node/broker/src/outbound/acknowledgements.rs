@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use fulmar_mqtt::packet::Ack;
 use fulmar_mqtt::{Packet, QoS, ReasonCode, encode};
 
-use super::{DropReason, Inflight, Outbound, durable_packet_id};
+use super::{DropReason, Inflight, Outbound, Saw, durable_packet_id};
 
 /// What acknowledgements of durable deliveries add up to until the owner proposes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,11 +49,14 @@ impl Outbound {
             return;
         }
         let first = !std::mem::replace(&mut entry.received, true);
-        match entry.seq {
+        let (seq, released, trace) = (entry.seq, entry.released, entry.trace);
+        let (packet_id, reason) = (ack.packet_id, ack.reason);
+        self.saw(trace, Saw::Acknowledged { packet_id, by: "PUBREC", reason });
+        match seq {
             // Committed before PUBREL leaves; the owner calls `release` then.
             Some(seq) if first => self.settled.received.push(seq),
             // Said again while that is under way.
-            Some(_) if !entry.released => {}
+            Some(_) if !released => {}
             _ => self.pubrel(ack.packet_id, ReasonCode::Success, out),
         }
     }
@@ -90,6 +93,14 @@ impl Outbound {
 
     fn finish(&mut self, ack: &Ack) {
         let Some(entry) = self.inflight.remove(&ack.packet_id) else { return };
+        let by = match (entry.qos, entry.received) {
+            (QoS::ExactlyOnce, true) => "PUBCOMP",
+            (QoS::ExactlyOnce, false) => "PUBREC",
+            _ => "PUBACK",
+        };
+        let (packet_id, reason) = (ack.packet_id, ack.reason);
+        self.saw(entry.trace, Saw::Acknowledged { packet_id, by, reason });
+        self.took(entry.at_ms, self.progress_ms);
         if entry.tag != 0 {
             self.acknowledged.push(entry.tag);
         }

@@ -18,6 +18,14 @@ pub enum DropReason {
     Reassigned,
 }
 
+impl DropReason {
+    /// As a label has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        DROP_REASONS.iter().find(|(reason, _)| *reason == self).map_or("", |(_, name)| name)
+    }
+}
+
 /// Drop reasons in label order.
 pub const DROP_REASONS: [(DropReason, &str); 6] = [
     (DropReason::QueueFull, "queue_full"),
@@ -37,4 +45,12 @@ pub struct Tally {
     pub delivered: [u64; 2],
     pub expired: [u64; 2],
     pub dropped: [[u64; DROP_REASONS.len()]; 2],
+}
+
+impl Tally {
+    /// Live deliveries that nobody got, expired ones included.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.expired.iter().chain(self.dropped.iter().flatten()).sum()
+    }
 }

@@ -4,6 +4,8 @@
 
 mod acknowledgements;
 mod books;
+mod look;
+mod notes;
 #[cfg(test)]
 mod tests;
 mod writing;
@@ -16,6 +18,8 @@ use fulmar_mqtt::{QoS, TopicFilter, TopicName, Version};
 
 pub use acknowledgements::Settled;
 pub use books::{DROP_REASONS, DropReason, Tally};
+pub use look::{Look, Unacknowledged};
+pub use notes::{Lost, Notes, Saw};
 pub use writing::durable_packet_id;
 
 use crate::publication::{Delivery, Publication};
@@ -61,6 +65,8 @@ struct Queued {
     group: Group,
     /// See [`Outbound::push_tagged`]; 0: none.
     tag: u64,
+    /// When it was offered, in milliseconds of the monotonic clock; 0: not known.
+    at_ms: u64,
 }
 
 struct Waiting {
@@ -77,6 +83,10 @@ struct Inflight {
     released: bool,
     group: Option<Box<(Arc<TopicFilter>, Arc<Publication>)>>,
     tag: u64,
+    /// When it was offered or, from the durable queue, written.
+    at_ms: u64,
+    /// See [`Publication::trace`].
+    trace: u64,
 }
 
 /// Whether a push was taken.
@@ -123,6 +133,10 @@ pub struct Outbound {
     order: u64,
     progress_ms: u64,
     tally: Tally,
+    /// Of tallies that were taken: live deliveries that have ended so.
+    delivered: u64,
+    dropped: u64,
+    notes: Option<Box<Notes>>,
     closing: Closing,
 }
 
@@ -163,6 +177,9 @@ impl Outbound {
             order: 0,
             progress_ms: 0,
             tally: Tally::default(),
+            delivered: 0,
+            dropped: 0,
+            notes: None,
             closing: Closing::No,
         }
     }
@@ -222,24 +239,30 @@ impl Outbound {
         let class = class(delivery.qos);
         self.tally.created[class] += 1;
         self.order += 1;
-        let queued = Queued { delivery, order: self.order, group, tag };
+        let trace = delivery.publication.trace;
+        let queued = Queued { delivery, order: self.order, group, tag, at_ms: now_ms };
         let bytes = queued.delivery.publication.bytes();
         if self.has_room(bytes) && (class == 0 || self.waiting.is_empty()) {
             self.enqueue(class, queued, bytes);
+            self.saw(trace, Saw::Queued(self.live[0].len() + self.live[1].len()));
             return Pushed::Taken;
         }
         if class == 0 {
             while !self.has_room(bytes) {
                 let Some(oldest) = self.live[0].pop_front() else {
                     self.tally.dropped[0][DropReason::QueueFull as usize] += 1;
+                    self.lost(&queued.delivery.publication, Some(DropReason::QueueFull));
                     return Pushed::Taken;
                 };
                 self.live_bytes -= oldest.delivery.publication.bytes();
                 self.tally.dropped[0][DropReason::QueueFull as usize] += 1;
+                self.lost(&oldest.delivery.publication, Some(DropReason::QueueFull));
             }
             self.enqueue(class, queued, bytes);
+            self.saw(trace, Saw::Queued(self.live[0].len() + self.live[1].len()));
             return Pushed::Taken;
         }
+        self.saw(trace, Saw::Waits);
         if self.waiting.is_empty() {
             self.progress_ms = now_ms;
         }
@@ -301,7 +324,7 @@ impl Outbound {
         if self.closing == Closing::No {
             self.tally.created[class(delivery.qos)] += 1;
             self.order += 1;
-            self.replay.push_back(Queued { delivery, order: self.order, group: None, tag: 0 });
+            self.replay.push_back(Queued { delivery, order: self.order, group: None, tag: 0, at_ms: 0 });
         }
     }
 
@@ -363,7 +386,10 @@ impl Outbound {
 
     /// Takes the counts since the last call.
     pub fn take_tally(&mut self) -> Tally {
-        std::mem::take(&mut self.tally)
+        let tally = std::mem::take(&mut self.tally);
+        self.delivered += tally.delivered.iter().sum::<u64>();
+        self.dropped += tally.lost();
+        tally
     }
 
     /// No delivery is begun any more; `last` is written after the control bytes that are already queued. What was
@@ -390,7 +416,10 @@ impl Outbound {
                     self.tally.dropped[1][DropReason::Reassigned as usize] += 1;
                     orphans.push(Orphan { filter, publication: queued.delivery.publication });
                 }
-                _ => self.tally.dropped[class][reason as usize] += 1,
+                _ => {
+                    self.tally.dropped[class][reason as usize] += 1;
+                    self.lost(&queued.delivery.publication, Some(reason));
+                }
             }
         }
         for entry in std::mem::take(&mut self.inflight).into_values().filter(|entry| entry.seq.is_none()) {

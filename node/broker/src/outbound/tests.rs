@@ -40,6 +40,7 @@ fn publication(topic: &str, qos: QoS) -> Publication {
         accepted_at: LogTime(10_000),
         expires_at: None,
         via: Via::Client,
+        trace: 0,
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 use fulmar_mqtt::packet::Ack;
 use fulmar_mqtt::{Packet, PublishRef, QoS, TopicName, encode};
 
-use super::{Closing, DropReason, Inflight, Outbound, Queued, Waiter, Waiting, class};
+use super::{Closing, DropReason, Inflight, Outbound, Queued, Saw, Waiter, Waiting, class};
 use crate::key::{LogTime, Now};
 use crate::publication::Delivery;
 use crate::state::command::{Phase, QueueEntry};
@@ -85,22 +85,29 @@ impl Outbound {
     }
 
     fn write_live(&mut self, queued: Queued, now: Now, out: &mut BytesMut) {
-        let Queued { delivery, group, tag, .. } = queued;
+        let Queued { delivery, group, tag, at_ms, .. } = queued;
         let class = class(delivery.qos);
         if delivery.publication.expired(now.log) {
             self.tally.expired[class] += 1;
+            self.lost(&delivery.publication, None);
             return;
         }
         let packet_id = if class == 0 { 0 } else { self.allocate_id() };
         if !self.write(&delivery, packet_id, false, now.log, out) {
             self.tally.dropped[class][DropReason::PacketTooLarge as usize] += 1;
-        } else if class == 0 {
+            self.lost(&delivery.publication, Some(DropReason::PacketTooLarge));
+            return;
+        }
+        let trace = delivery.publication.trace;
+        self.saw(trace, Saw::Written { packet_id, dup: false });
+        if class == 0 {
             self.tally.delivered[0] += 1;
+            self.took(at_ms, now.mono_ms);
         } else {
             let group = group.map(|filter| Box::new((filter, delivery.publication)));
             self.inflight.insert(
                 packet_id,
-                Inflight { seq: None, qos: delivery.qos, received: false, released: false, group, tag },
+                Inflight { seq: None, qos: delivery.qos, received: false, released: false, group, tag, at_ms, trace },
             );
         }
     }
@@ -111,6 +118,7 @@ impl Outbound {
         let open = phase == Phase::Received || (before_claim && delivery.qos == QoS::ExactlyOnce);
         if delivery.publication.expired(now.log) && !open {
             self.settled.passed = true;
+            self.lost(&delivery.publication, None);
             return;
         }
         // Computed, so that every owner sends an entry again under the id that the client knows. Beside live deliveries,
@@ -122,13 +130,26 @@ impl Outbound {
             // [v5 MQTT-4.4.0-1] what the client has received is resumed with PUBREL.
             let pubrel = Packet::PubRel(Ack::success(packet_id));
             let _ = encode(&pubrel, self.settings.version, out);
-        } else if !self.write(&delivery, packet_id, before_claim, now.log, out) {
+        } else if self.write(&delivery, packet_id, before_claim, now.log, out) {
+            self.saw(delivery.publication.trace, Saw::Written { packet_id, dup: before_claim });
+        } else {
             self.settled.refused.push(seq);
+            self.lost(&delivery.publication, Some(DropReason::PacketTooLarge));
             return;
         }
+        let (at_ms, trace) = (now.mono_ms, delivery.publication.trace);
         self.inflight.insert(
             packet_id,
-            Inflight { seq: Some(seq), qos: delivery.qos, received, released: received, group: None, tag: 0 },
+            Inflight {
+                seq: Some(seq),
+                qos: delivery.qos,
+                received,
+                released: received,
+                group: None,
+                tag: 0,
+                at_ms,
+                trace,
+            },
         );
     }
 

@@ -69,6 +69,27 @@ pub enum Filed {
     Backlog(backlog::Filed),
 }
 
+impl Filed {
+    /// Whether it only has numbers that go on from there, and nothing that waits.
+    #[must_use]
+    pub fn only_counts(&self) -> bool {
+        let numbers =
+            matches!(self, Filed::Mail(mail::Filed::Books { .. }) | Filed::Task(tasks::Filed::Numbers { .. }));
+        numbers || matches!(self, Filed::Backlog(backlog::Filed::Head { .. }))
+    }
+
+    /// The same, held by no run: those that held it are not those of the cluster that it comes to.
+    #[must_use]
+    pub fn unowned(mut self) -> Filed {
+        match &mut self {
+            Filed::Task(tasks::Filed::Task(task)) => task.owner = None,
+            Filed::Backlog(backlog::Filed::Backlog { owner, .. }) => *owner = None,
+            _ => {}
+        }
+        self
+    }
+}
+
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plane {
@@ -120,6 +141,27 @@ impl Plane {
         [self.mail.next_due(), self.tasks.next_due(), self.backlogs.next_due()].into_iter().flatten().min()
     }
 
+    /// Puts back one piece of [`Plane::pieces`], in their order.
+    ///
+    /// # Errors
+    /// A field that cannot be, and why.
+    pub fn restore(&mut self, filed: Filed) -> Result<(), (&'static str, String)> {
+        match filed {
+            Filed::Mail(piece) => self.mail.restore(piece),
+            Filed::Task(piece) => self.tasks.restore(piece),
+            Filed::Backlog(piece) => self.backlogs.restore(piece),
+        }
+    }
+
+    /// Once every piece has come.
+    ///
+    /// # Errors
+    /// Pieces are missing.
+    pub fn restored(&mut self) -> Result<(), (&'static str, String)> {
+        self.tasks.restored()?;
+        self.backlogs.check()
+    }
+
     /// Everything, for a snapshot.
     pub fn pieces(&self) -> impl Iterator<Item = Filed> {
         self.mail
@@ -152,11 +194,13 @@ impl Restoring {
             return Err(("kind", "is not in order".to_owned()));
         }
         self.kind = kind;
-        match filed {
-            Filed::Mail(piece) => self.plane.mail.restore(piece),
-            Filed::Task(piece) => self.plane.tasks.restore(piece),
-            Filed::Backlog(piece) => self.plane.backlogs.restore(piece),
-        }
+        self.plane.restore(filed)
+    }
+
+    /// The plane as far as it has come.
+    #[must_use]
+    pub fn unfinished(self) -> Plane {
+        self.plane
     }
 
     /// The plane.
@@ -164,8 +208,7 @@ impl Restoring {
     /// # Errors
     /// Pieces are missing.
     pub fn finish(mut self) -> Result<Plane, (&'static str, String)> {
-        self.plane.tasks.restored()?;
-        self.plane.backlogs.check()?;
+        self.plane.restored()?;
         Ok(self.plane)
     }
 }

@@ -28,6 +28,7 @@ fn message(name: &str, payload: &'static str) -> Arc<Publication> {
         accepted_at: LogTime(0),
         expires_at: None,
         via: Via::Client,
+        trace: 0,
     })
 }
 

@@ -134,6 +134,12 @@ pub enum Output {
 pub enum Denial {
     Publish(TopicName),
     Subscribe(TopicFilter),
+    /// Subscribed with less than was asked for.
+    Lowered {
+        filter: TopicFilter,
+        asked: QoS,
+        granted: QoS,
+    },
 }
 
 /// See the module.
@@ -222,6 +228,15 @@ impl Session {
             Some(since) => Some(since + PAUSE_MS_MAX),
             None => (self.keep_alive_ms > 0).then(|| self.last_packet_ms + self.keep_alive_ms),
         }
+    }
+
+    /// The subscriptions that the session holds, by filter.
+    pub fn subscriptions(&self) -> impl Iterator<Item = Subscription> {
+        self.subscriptions.iter().map(|(filter, (options, id))| Subscription {
+            filter: filter.clone(),
+            options: *options,
+            id: *id,
+        })
     }
 
     /// The filters that the session holds.

@@ -82,6 +82,7 @@ impl Session {
             accepted_at: now.log,
             expires_at,
             via: Via::Client,
+            trace: 0,
         };
         outputs.push(Output::Publish { token, publication, packet_id: publish.packet_id });
     }

@@ -71,6 +71,7 @@ pub fn will(
         accepted_at: now,
         expires_at: None,
         via: Via::Will,
+        trace: 0,
     };
     Ok(Some(Will {
         publication: Arc::new(publication.detached()),

@@ -38,6 +38,11 @@ impl Session {
                     }
                     Subscribing::Grant(_) if full => ReasonCode::QuotaExceeded,
                     Subscribing::Grant(most) => {
+                        let asked = wanted.options.qos;
+                        if most < asked {
+                            let filter = wanted.filter.clone();
+                            outputs.push(Output::Denied(Denial::Lowered { filter, asked, granted: most }));
+                        }
                         wanted.options.qos = wanted.options.qos.min(most);
                         ReasonCode::granted(wanted.options.qos)
                     }

@@ -78,6 +78,23 @@ impl Books {
         self
     }
 
+    /// Everything in queues goes with them.
+    pub(super) fn emptied(mut self) -> Books {
+        let queued = std::mem::take(&mut self.queued);
+        if let Some(dropped) = self.dropped.get_mut(Dropped::SessionDiscarded as usize) {
+            *dropped += queued;
+        }
+        self
+    }
+
+    /// Goes on from others as well, whose queued obligations are booked here already.
+    pub(super) fn take_over(&mut self, others: &Books) {
+        self.created += others.created - others.queued;
+        self.delivered += others.delivered;
+        self.expired += others.expired;
+        self.dropped.iter_mut().zip(others.dropped).for_each(|(count, others)| *count += others);
+    }
+
     pub(super) fn end(&mut self, fate: Fate) {
         match fate {
             Fate::Delivered => self.delivered += 1,

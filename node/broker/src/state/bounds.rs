@@ -6,6 +6,7 @@ use super::State;
 use super::books::{Dropped, Fate};
 use super::command::{Outcome, Settlement};
 use super::ledger::ENTRY_BYTES;
+use super::queue::Lost;
 use super::session::Session;
 use crate::key::SessionKey;
 
@@ -64,7 +65,7 @@ impl State {
         self.change(key, |session, ledger, _| {
             let released = session.owner().is_none();
             if let Some(queue) = session.queue_if_any().filter(|_| released) {
-                queue.purge(now, ledger);
+                queue.purge(now, ledger, &mut Lost::default());
             }
         });
     }
@@ -96,7 +97,7 @@ impl State {
                 queue.received(*seq);
             }
             if !owned {
-                queue.purge(now, ledger);
+                queue.purge(now, ledger, &mut Lost::default());
             }
         });
     }

@@ -7,10 +7,10 @@ use fulmar_mqtt::ReasonCode;
 use fulmar_platform::registry::Rejection;
 
 use super::books::Fate;
-use super::command::{Claim, Claimed, Effect, Outcome, Owner, Release, Will};
+use super::command::{Claim, Claimed, Effect, Outcome, Owner, Release, SessionEvent, Will};
 use super::devices::judged_by;
 use super::ledger::will_bytes;
-use super::queue::Queue;
+use super::queue::{Lost, Queue};
 use super::session::{Place, Session};
 use super::{Dropped, Out, State};
 use crate::key::{Epoch, LogTime, SessionKey};
@@ -61,11 +61,12 @@ impl State {
         let epoch = self.next_epoch();
         if let Some(old) = &old {
             out.wakes.remove(&old.epoch);
-            self.resume(&key, old, epoch, claim);
+            self.resume(&key, old, (epoch, claim), out);
         } else {
             let session = Session::new(epoch, claim.node, claim.generation, self.capped(claim.expiry_s));
             self.timers.add(session.slot(), key.clone());
             self.seats.add(&key);
+            self.names.insert(key.clone());
             self.kept.sessions.insert_mut(key.clone(), session);
         }
         if let Some(will) = &claim.will {
@@ -75,6 +76,10 @@ impl State {
                 session.will = Some(will);
             });
         }
+        let owner = Owner { node: claim.node, generation: claim.generation, epoch };
+        let persistent = self.kept.sessions.get(&key).is_some_and(Session::persistent);
+        let event = SessionEvent::Connected { key: key.clone(), owner, persistent, resumed: old.is_some() };
+        out.effects.push(Effect::Session(event));
         self.device_claimed(&key, epoch, claim.exclusive_client_id.as_deref(), out);
         self.claimed(&key, old.is_some(), previous)
     }
@@ -106,11 +111,12 @@ impl State {
         expiry_s.min(self.kept.limits.session_expiry_s_max)
     }
 
-    fn resume(&mut self, key: &SessionKey, old: &Session, epoch: Epoch, claim: &Claim) {
+    fn resume(&mut self, key: &SessionKey, old: &Session, (epoch, claim): (Epoch, &Claim), out: &mut Out<'_>) {
         if !old.subscriptions().is_empty() {
             self.routes_changed(); // what they get live goes to another owner
         }
         let (now, expiry_s) = (self.kept.now, self.capped(claim.expiry_s));
+        let mut lost = Lost::default();
         self.change(key, |session, ledger, _| {
             let released = session.owner().is_none();
             session.epoch = epoch;
@@ -119,11 +125,12 @@ impl State {
             session.cut = None;
             let Some(queue) = session.queue_if_any() else { return };
             if released {
-                queue.purge(now, ledger);
+                queue.purge(now, ledger, &mut lost);
             } else {
                 queue.offered = queue.next_seq;
             }
         });
+        self.tell_lost(key, lost, out);
         if expiry_s == 0 {
             // It now ends with its connection: its subscriptions are no durable routes any more.
             self.drop_routes(key, old);
@@ -187,6 +194,8 @@ impl State {
             self.routes_changed(); // nobody gets for them what is live
         }
         out.wakes.remove(&release.epoch);
+        let event = SessionEvent::Disconnected { key: self.stored_key(key), epoch: release.epoch };
+        out.effects.push(Effect::Session(event));
         self.device_let_go(key, release.epoch, at, out);
         self.change(key, |session, _, limits| {
             session.place = Place::Released { at };
@@ -213,6 +222,7 @@ impl State {
         };
         let key = self.stored_key(key);
         self.kept.sessions.remove_mut(&key);
+        self.names.remove(&key);
         self.seats.remove(&key);
         self.timers.remove(session.slot());
         out.wakes.remove(&session.epoch);

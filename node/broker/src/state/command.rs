@@ -10,6 +10,8 @@ use fulmar_platform::registry;
 use crate::key::{Epoch, Generation, LogTime, NodeId, SessionKey};
 use crate::plane;
 use crate::publication::Publication;
+use crate::state::restore::{Discarded, Step as RestoreStep};
+use crate::steer;
 
 /// Commands of one origin, applied in order, all or none: the origin's next batch has `seq + 1`. A retry has the same seq.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,6 +114,10 @@ pub enum Command {
     Registry(Box<registry::Change>),
     /// Changes messages to devices, batch tasks, or backlogs of rules.
     Plane(Box<plane::Change>),
+    /// A step of putting a backup back.
+    Restore(Box<RestoreStep>),
+    /// Changes bans, settings, alarms or the audit.
+    Steer(Box<steer::Change>),
 }
 
 /// What changes of the filters that a run of a node wants live messages for. Each set only grows or shrinks by name, so
@@ -270,6 +276,8 @@ pub enum Outcome {
     Registry(Result<registry::Changed, registry::Rejection>),
     /// What a change of the plane came to.
     Plane(plane::Answer),
+    /// What a change of bans, settings, alarms or the audit came to.
+    Steer(steer::Answer),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -304,6 +312,11 @@ pub enum Effect {
     Publish(Arc<Publication>),
     /// A durable shared group chose a live QoS 0 delivery for this member.
     Deliver { key: SessionKey, owner: Owner, delivery: crate::publication::Delivery },
+    /// A message did not stay in a session's queue: its bound was reached, or the message has expired. Nobody need do
+    /// anything; it is told so that somebody can say why.
+    Lost { key: SessionKey, owner: Option<Owner>, epoch: Epoch, publication: Arc<Publication>, expired: bool },
+    /// A traced message is in a session's queue, which has so many entries now.
+    Queued { key: SessionKey, owner: Option<Owner>, epoch: Epoch, publication: Arc<Publication>, depth: usize },
     /// The owner's connection is to be closed for this reason; the session stays.
     Disconnect { key: SessionKey, owner: Owner, reason: ReasonCode },
     /// The owner's session is told something of its device, or of one behind it.
@@ -312,12 +325,35 @@ pub enum Effect {
     Registry(registry::Event),
     /// Something happened to a message, a task or a backlog. For all nodes; each sees the same in the same order.
     Plane(plane::Event),
-    /// The session and its subscriptions are gone.
+    /// Something happened to bans, settings or alarms. For all nodes; each sees the same in the same order.
+    Steer(steer::Event),
+    /// The session and its subscriptions are gone, and its connection, if it had one.
     Ended { key: SessionKey, epoch: Epoch },
+    /// A session was claimed, or let go of. For all nodes; each sees the same in the same order.
+    Session(SessionEvent),
     /// A run of a node has begun, or has another address than before.
     NodeUp { node: NodeId, generation: Generation },
     /// A run of a node has ended; told before the run that follows it.
     NodeDown { node: NodeId, generation: Generation },
+    /// Nothing is left of the data: a restore begins. To be let go of where that may take its time.
+    Emptied(Discarded),
+    /// A restore has ended: everything is as it was in the backup.
+    Restored,
+}
+
+/// What becomes of a session's connection. A takeover is another `Connected` with a larger epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionEvent {
+    Connected {
+        key: SessionKey,
+        owner: Owner,
+        /// It outlives its connection.
+        persistent: bool,
+        /// There was one already.
+        resumed: bool,
+    },
+    /// The session of this epoch has lost its connection, and stays for as long as it is to.
+    Disconnected { key: SessionKey, epoch: Epoch },
 }
 
 /// What the session of a device hears of it from the log.

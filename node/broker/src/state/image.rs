@@ -12,12 +12,14 @@
 //! | 7 | [`Part::Session`], after each its [`Part::Queue`] | ascending by key |
 //! | 8 | [`Part::Expansion`] | in the order of the log |
 //! | 9 | [`Part::Plane`] | see [`crate::plane::Filed`] |
-//! | 10 | [`Part::End`] | once |
+//! | 10 | [`Part::Steer`] | see [`crate::steer::Filed`] |
+//! | 11 | [`Part::End`] | once |
 //!
 //! [`Part::Subscriptions`] goes on with a list that was too long: that of the session, or of the last claim in the
 //! results, before it. A message that many hold is in the first part that mentions it; later ones give its number.
 
 mod build;
+mod detach;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -37,7 +39,9 @@ use super::{Books, Snapshot};
 use crate::key::{Epoch, Generation, LogTime, NodeId, SessionKey};
 use crate::plane;
 use crate::publication::Publication;
+use crate::steer;
 
+pub use super::restore::RestorePart;
 pub use super::session::Place;
 pub use build::{Builder, ImageError};
 
@@ -65,12 +69,15 @@ pub enum Part {
     Expansion(ExpansionPart),
     /// A piece of messages, tasks or backlogs.
     Plane(Box<plane::Filed>),
+    /// A piece of bans, settings, alarms or the audit.
+    Steer(Box<steer::Filed>),
     End,
 }
 
 /// What there is one of. `bytes` and the counts say what the other parts must amount to.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Head {
+    /// As configured.
     pub limits: Limits,
     pub now: LogTime,
     pub position: u64,
@@ -91,6 +98,8 @@ pub struct Head {
     pub registry_last: u64,
     /// Devices of the registry.
     pub devices: u64,
+    /// A restore that has not ended: then parts may refer to others that are still to come.
+    pub restoring: Option<Box<RestorePart>>,
 }
 
 /// The newest run of a node that proposes.
@@ -222,6 +231,7 @@ impl Part {
             Part::Queue(_) => "queue",
             Part::Expansion(_) => "expansion",
             Part::Plane(_) => "plane",
+            Part::Steer(_) => "steer",
             Part::End => "end",
         }
     }
@@ -242,12 +252,13 @@ impl Snapshot {
             .chain(retained)
             .chain(Sessions::of(self))
             .chain(self.plane.pieces().map(|filed| Part::Plane(Box::new(filed))))
+            .chain(self.steer.pieces().map(|filed| Part::Steer(Box::new(filed))))
             .chain(std::iter::once(Part::End))
     }
 
     fn head(&self) -> Part {
         Part::Head(Box::new(Head {
-            limits: self.limits,
+            limits: self.configured,
             now: self.now,
             position: self.position,
             routes_at: self.routes_at,
@@ -261,6 +272,7 @@ impl Snapshot {
             registry_key: self.registry.key().cloned(),
             registry_last: self.registry.last_revision(),
             devices: self.registry.device_count() as u64,
+            restoring: self.restoring.as_ref().map(|restore| Box::new(restore.part())),
         }))
     }
 

@@ -191,6 +191,17 @@ impl Ledger {
         }
     }
 
+    /// An entry of a backup, which these books have not heard of.
+    pub(super) fn adopt_entry(&mut self, publication: &Publication, number: u64) {
+        self.books.created += 1;
+        self.restore_entry(publication, number);
+    }
+
+    /// Nothing is held any more.
+    pub(super) fn emptied(&self, bodies_made: u64) -> Ledger {
+        Ledger { books: self.books.emptied(), bodies_made, ..Ledger::default() }
+    }
+
     /// A number that no entry has; the smallest.
     pub(super) fn unheld(&self) -> Option<u64> {
         self.bodies.iter().filter(|(_, body)| body.entries == 0).map(|(number, _)| *number).min()

@@ -14,21 +14,25 @@ mod expansion;
 pub mod image;
 mod ledger;
 mod live;
+mod looks;
 mod origins;
 mod plane;
 mod publish;
 mod queue;
+mod restore;
 mod retain;
 mod seats;
 mod session;
 mod shared;
+mod snapshot;
+mod steer;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod timers;
 mod wills;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fulmar_mqtt::{TopicFilter, TopicName};
@@ -40,16 +44,20 @@ pub use claims::WILL_PAYLOAD_BYTES_MAX;
 pub use devices::judged_by;
 pub use expansion::EXPANSION_STEP_MAX;
 pub use live::{NodeRun, ROUTES_FORGOTTEN_MAX, SharedMember};
+pub use looks::{Subscriber, Wanted};
 pub use origins::{BatchError, RESULTS_KEPT};
+pub use restore::{Discarded, ENDED, Step as RestoreStep};
 pub use session::SessionView;
 pub use timers::DUE_MAX;
 
 use crate::plane::Plane;
+use crate::steer::Steer;
 use command::{Batch, Command, Effect, Limits, Outcome, Owner, QueueEntry, Subscription};
 use expansion::Expansions;
 use ledger::Ledger;
 use live::{LiveKey, LiveRoutesOfRuns};
 use origins::{Announced, Origins};
+use restore::Restore;
 use seats::Seats;
 use session::Session;
 use shared::Group;
@@ -63,6 +71,9 @@ use crate::trie::Trie;
 /// The replicated part of the state at one moment. Cheap to take and to keep: what changes later is copied then.
 #[derive(Clone)]
 pub struct Snapshot {
+    /// As configured.
+    configured: Limits,
+    /// Derived: as they count, with what is set of them.
     limits: Limits,
     /// Log time of the last batch.
     now: LogTime,
@@ -82,7 +93,10 @@ pub struct Snapshot {
     expansions: Expansions,
     registry: Registry,
     plane: Plane,
+    steer: Steer,
     ledger: Ledger,
+    /// A restore that has begun, and has not ended well.
+    restoring: Option<Restore>,
 }
 
 /// The state machine.
@@ -97,6 +111,8 @@ pub struct State {
     timers: Timers,
     /// Derived: connections of applications.
     seats: Seats,
+    /// Derived: the keys of all sessions in their order, for whoever pages through them.
+    names: BTreeSet<SessionKey>,
 }
 
 /// What one batch makes nodes do; wakes are told once per session, at its end.
@@ -114,6 +130,11 @@ impl Census {
     /// In no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&SessionKey, Epoch)> {
         self.0.iter().map(|(key, session)| (key, session.epoch))
+    }
+
+    /// As [`Census::iter`], with who holds each as the log says, alive or not, and whether it outlives its connection.
+    pub fn held(&self) -> impl Iterator<Item = (&SessionKey, Epoch, Option<Owner>, bool)> {
+        self.0.iter().map(|(key, session)| (key, session.epoch, session.owner(), session.persistent()))
     }
 }
 
@@ -147,7 +168,11 @@ impl State {
 
     fn command(&mut self, command: &Command, out: &mut Out<'_>) -> Outcome {
         self.kept.position += 1;
+        if let Some(outcome) = self.withheld(command) {
+            return outcome;
+        }
         match command {
+            Command::Restore(step) => self.restore_step(step, out),
             Command::NodeUp { node, generation, address } => self.node_up(*node, *generation, address, out.effects),
             Command::NodeDown { node, generation } => self.node_down(*node, *generation, out.effects),
             Command::RemoveNode { node } => self.remove_node(*node, out.effects),
@@ -155,6 +180,7 @@ impl State {
             Command::Expand => self.expand(out),
             Command::Registry(change) => self.change_registry(change, out),
             Command::Plane(change) => self.change_plane(change, out),
+            Command::Steer(change) => self.change_steer(change, out),
             Command::ForgetRoutes { node, generation } => self.forget_live_routes(*node, *generation),
             Command::Claim(claim) => self.claim(claim, out),
             Command::Release(release) => self.release(release, out),
@@ -176,7 +202,8 @@ impl State {
             }
             Command::FireWill { key, epoch } | Command::ExpireSession { key, epoch } => self.elapse(key, *epoch, out),
             Command::SetLimits(limits) => {
-                self.kept.limits = *limits;
+                self.kept.configured = *limits;
+                self.limits_changed();
                 Outcome::Done
             }
         }
@@ -202,6 +229,7 @@ impl State {
             Announced::Begun(ended) => {
                 effects.extend(ended.map(|generation| Effect::NodeDown { node, generation }));
                 effects.push(up);
+                self.tell_steer(|steer, now, events| steer.node_up(node, now, events), effects);
                 self.runs_changed();
             }
         }
@@ -216,6 +244,7 @@ impl State {
         }
         effects.extend(ended.map(|generation| Effect::NodeDown { node, generation }));
         effects.push(Effect::NodeDown { node, generation });
+        self.tell_steer(|steer, now, events| steer.node_down(node, now, events), effects);
         self.runs_changed();
         Outcome::Done
     }
@@ -225,6 +254,7 @@ impl State {
             return Outcome::Stale;
         };
         effects.extend(ended.map(|generation| Effect::NodeDown { node, generation }));
+        self.tell_steer(|steer, now, events| steer.node_removed(node, now, events), effects);
         self.runs_changed();
         Outcome::Done
     }
@@ -236,6 +266,9 @@ impl State {
     }
 
     fn forget_unowning(&mut self) {
+        if self.restoring() {
+            return; // what they own is still to come
+        }
         let idle = |(node, generation): &&(NodeId, Generation)| self.timers.owns_nothing(*node, *generation);
         let unowning: Vec<_> = self.kept.origins.fallen().filter(idle).copied().collect();
         for (node, generation) in unowning {
@@ -285,9 +318,11 @@ impl State {
     #[must_use]
     pub fn restore(snapshot: Snapshot) -> State {
         let (routes, live) = (Trie::default(), Trie::default());
-        let mut state = State { kept: snapshot, routes, live, timers: Timers::default(), seats: Seats::default() };
+        let (timers, seats, names) = (Timers::default(), Seats::default(), BTreeSet::new());
+        let mut state = State { kept: snapshot, routes, live, timers, seats, names };
         for (key, session) in state.kept.sessions.iter() {
             state.seats.add(key);
+            state.names.insert(key.clone());
             state.timers.add(session.slot(), key.clone());
             for (filter, route) in session.routes() {
                 state.routes.insert(filter, RouteKey::Session(key.clone()), route);
@@ -415,58 +450,5 @@ impl State {
     ) -> Vec<QueueEntry> {
         let queue = self.current(key, epoch).and_then(Session::queue);
         queue.map(|queue| queue.read(from_seq, entries_max, bytes_max, self.kept.now)).unwrap_or_default()
-    }
-}
-
-impl Snapshot {
-    fn empty(limits: Limits) -> Snapshot {
-        Snapshot {
-            limits,
-            now: LogTime::default(),
-            position: 0,
-            routes_at: 0,
-            epoch_last: 0,
-            origins: Origins::default(),
-            live_routes: LiveRoutesOfRuns::default(),
-            sessions: HashTrieMapSync::new_sync(),
-            groups: HashTrieMapSync::new_sync(),
-            retained: Retained::default(),
-            retained_due: RedBlackTreeMapSync::new_sync(),
-            expansions: Expansions::default(),
-            registry: Registry::default(),
-            plane: Plane::default(),
-            ledger: Ledger::default(),
-        }
-    }
-}
-
-impl PartialEq for Snapshot {
-    fn eq(&self, other: &Snapshot) -> bool {
-        let words = |s: &Snapshot| (s.limits, s.now, s.position, s.routes_at, s.epoch_last);
-        words(self) == words(other)
-            && self.origins == other.origins
-            && self.live_routes == other.live_routes
-            && self.sessions == other.sessions
-            && self.groups == other.groups
-            && self.retained_due == other.retained_due
-            && self.expansions == other.expansions
-            && self.registry == other.registry
-            && self.plane == other.plane
-            && self.ledger == other.ledger
-            && retain::equal(&self.retained, &other.retained)
-    }
-}
-
-impl std::fmt::Debug for Snapshot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Snapshot")
-            .field("now", &self.now)
-            .field("position", &self.position)
-            .field("sessions", &self.sessions.size())
-            .field("retained", &self.retained.len())
-            .field("devices", &self.registry.device_count())
-            .field("books", &self.ledger.books)
-            .field("bytes", &self.ledger.bytes)
-            .finish_non_exhaustive()
     }
 }

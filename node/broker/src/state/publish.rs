@@ -9,7 +9,7 @@ use super::books::{Dropped, Fate};
 use super::command::{Effect, Outcome, PublishCommand, Subscription};
 use super::expansion::Expansion;
 use super::ledger::{ENTRY_BYTES, body_bytes};
-use super::queue::{Entry, NEVER};
+use super::queue::{Entry, Lost, NEVER};
 use super::session::Session;
 use super::subscriptions::{Route, RouteKey};
 use super::{Out, State};
@@ -226,21 +226,30 @@ impl State {
     /// another queue. `false` if there was no room at all, or no such session: then the obligation has ended.
     pub(super) fn enqueue(&mut self, receiver: &Receiver, entry: Entry, moved: bool, out: &mut Out<'_>) -> bool {
         let now = self.kept.now;
+        let (publication, mut lost) = (Arc::clone(&entry.publication), Lost::default());
+        let mut depth = 0;
         let pushed = self.change(&receiver.key, |session, ledger, limits| {
             let (owned, cost) = (session.owner().is_some(), entry.cost());
             let queue = session.queue_mut();
             if !owned && !queue.fits(limits, 1, cost) {
-                queue.purge(now, ledger);
+                queue.purge(now, ledger, &mut lost);
             }
-            if !queue.make_room(limits, cost, ledger) {
+            if !queue.make_room(limits, cost, ledger, &mut lost) {
                 return Err(entry);
             }
             queue.push(entry);
+            depth = queue.len();
             if !moved {
                 ledger.queued();
             }
             Ok(session.owner())
         });
+        if matches!(pushed, Some(Err(_))) {
+            lost.0.push((Arc::clone(&publication), false));
+        } else if publication.trace != 0 {
+            self.tell_queued(&receiver.key, publication, depth, out);
+        }
+        self.tell_lost(&receiver.key, lost, out);
         match pushed {
             Some(Ok(owner)) => {
                 if let Some(owner) = owner {
@@ -261,6 +270,30 @@ impl State {
                 debug_assert!(false, "a receiver is a session");
                 false
             }
+        }
+    }
+
+    /// Tells of messages that a queue has lost.
+    pub(super) fn tell_lost(&self, key: &SessionKey, lost: Lost, out: &mut Out<'_>) {
+        if lost.0.is_empty() {
+            return;
+        }
+        let Some(session) = self.kept.sessions.get(key) else { return };
+        let (owner, epoch) = (self.owner(session), session.epoch);
+        let lost = lost.0.into_iter();
+        out.effects.extend(lost.map(|(publication, expired)| Effect::Lost {
+            key: key.clone(),
+            owner,
+            epoch,
+            publication,
+            expired,
+        }));
+    }
+
+    fn tell_queued(&self, key: &SessionKey, publication: Arc<Publication>, depth: usize, out: &mut Out<'_>) {
+        if let Some(session) = self.kept.sessions.get(key) {
+            let (key, owner, epoch) = (key.clone(), self.owner(session), session.epoch);
+            out.effects.push(Effect::Queued { key, owner, epoch, publication, depth });
         }
     }
 

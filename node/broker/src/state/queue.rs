@@ -45,6 +45,21 @@ impl Entry {
     }
 }
 
+/// The first few messages that a step has lost, and whether each has expired.
+#[derive(Debug, Default)]
+pub(super) struct Lost(pub(super) Vec<(Arc<Publication>, bool)>);
+
+/// Lost messages that one step tells of.
+const LOST_TOLD_MAX: usize = 16;
+
+impl Lost {
+    fn note(&mut self, entry: &Entry, expired: bool) {
+        if self.0.len() < LOST_TOLD_MAX {
+            self.0.push((Arc::clone(&entry.publication), expired));
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Queue {
     entries: RedBlackTreeMapSync<u64, Entry>,
@@ -79,8 +94,9 @@ impl Queue {
             && self.next_seq - self.floor() + entries <= SPAN_MAX
     }
 
-    /// Drops the oldest until an entry of this cost fits; `false` if it cannot be made to.
-    pub(super) fn make_room(&mut self, limits: &Limits, cost: u64, ledger: &mut Ledger) -> bool {
+    /// Drops the oldest until an entry of this cost fits; `false` if it cannot be made to. The first few that go are told in
+    /// `lost`.
+    pub(super) fn make_room(&mut self, limits: &Limits, cost: u64, ledger: &mut Ledger, lost: &mut Lost) -> bool {
         if cost > limits.queue_bytes_max || limits.queue_entries_max == 0 {
             return false;
         }
@@ -94,6 +110,7 @@ impl Queue {
             };
             if let Some(entry) = self.take(seq) {
                 ledger.settled(&entry, Fate::Dropped(Dropped::QueueFull));
+                lost.note(&entry, false);
             }
         }
         true
@@ -151,15 +168,18 @@ impl Queue {
         entry.expires_at <= now && self.perishable(seq, entry)
     }
 
-    /// Ends what has expired, where no owner may be sending it.
-    pub(super) fn purge(&mut self, now: LogTime, ledger: &mut Ledger) {
+    /// Ends what has expired, where no owner may be sending it. The first few that go are told in `lost`.
+    pub(super) fn purge(&mut self, now: LogTime, ledger: &mut Ledger, lost: &mut Lost) {
         if self.expires_next > now {
             return;
         }
         let lapsed: Vec<u64> =
             self.entries.iter().filter(|(seq, entry)| self.lapsed(**seq, entry, now)).map(|(seq, _)| *seq).collect();
         for seq in lapsed {
-            self.settle(seq, Fate::Expired, ledger);
+            if let Some(entry) = self.take(seq) {
+                ledger.settled(&entry, Fate::Expired);
+                lost.note(&entry, true);
+            }
         }
         let left = self.entries.iter().filter(|(seq, entry)| self.perishable(**seq, entry));
         self.expires_next = left.map(|(_, entry)| entry.expires_at).min().unwrap_or(NEVER);

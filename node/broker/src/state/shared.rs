@@ -159,6 +159,11 @@ impl State {
         members.iter().filter_map(online).collect()
     }
 
+    /// The members of a shared subscription, given whole, connected or not, sorted by key.
+    pub(super) fn group_members(&self, filter: &TopicFilter) -> impl Iterator<Item = &SessionKey> {
+        self.kept.groups.get(filter).into_iter().flat_map(|group| group.members.iter().map(|member| &member.key))
+    }
+
     /// Whether apply, and not the accepting node, chooses who gets a message of this shared subscription.
     #[must_use]
     pub fn shared_group_is_durable(&self, filter: &TopicFilter) -> bool {

@@ -69,6 +69,9 @@ impl State {
     /// and asks again once they are applied; until then the same ones are due.
     #[must_use]
     pub fn due(&self, now: LogTime, commands_max: usize) -> Vec<Command> {
+        if self.restoring() {
+            return Vec::new();
+        }
         let most = commands_max.min(DUE_MAX);
         let orphans = self.kept.origins.fallen().flat_map(|(node, generation)| self.owned_by(*node, *generation));
         let mut commands = self.due_expansions(most);
@@ -104,12 +107,17 @@ impl State {
         commands.extend(late.into_iter().map(|change| Command::Registry(Box::new(change))));
         let late = self.kept.plane.due(now, most - commands.len());
         commands.extend(late.into_iter().map(|change| Command::Plane(Box::new(change))));
+        let late = self.kept.steer.due(now, most - commands.len());
+        commands.extend(late.into_iter().map(|change| Command::Steer(Box::new(change))));
         commands
     }
 
     /// When [`State::due`] next has something to say; not after now if it has already.
     #[must_use]
     pub fn next_due(&self) -> Option<LogTime> {
+        if self.restoring() {
+            return None;
+        }
         let unwanted = self.kept.live_routes.unwanted(&self.kept.origins).next().is_some();
         if unwanted || !self.kept.expansions.is_empty() || self.kept.origins.fallen().next().is_some() {
             return Some(self.kept.now);
@@ -117,7 +125,8 @@ impl State {
         let session = self.timers.due.keys().next().map(|(at, _)| *at);
         let retained = self.kept.retained_due.first().map(|((at, _), ())| *at);
         let device = self.kept.registry.next_due().map(LogTime);
-        session.into_iter().chain(retained).chain(device).chain(self.kept.plane.next_due()).min()
+        let others = [self.kept.plane.next_due(), self.kept.steer.next_due()].into_iter().flatten();
+        session.into_iter().chain(retained).chain(device).chain(others).min()
     }
 }
 

@@ -74,7 +74,7 @@ pub struct Restoring {
 impl Restoring {
     #[must_use]
     pub fn new(key: Option<Secret>, last_revision: u64) -> Restoring {
-        Restoring { registry: Registry { key, last: last_revision, ..Registry::default() }, before: None }
+        Restoring { registry: Registry::to_be_restored(key, last_revision), before: None }
     }
 
     /// Takes the next record.
@@ -82,11 +82,45 @@ impl Restoring {
     /// # Errors
     /// A field that cannot be, and why.
     pub fn add(&mut self, filed: Filed) -> Result<(), (&'static str, String)> {
-        let Filed { oid, revision, record, presence, shadow } = filed;
-        let (kind, registry) = (record.kind(), &mut self.registry);
+        let (kind, oid) = (filed.record.kind(), filed.oid);
         if self.before.replace((kind, oid)).is_some_and(|before| before >= (kind, oid)) {
             return Err(("oid", format!("{oid} is not in order")));
         }
+        self.registry.restore(filed)
+    }
+
+    /// The registry.
+    ///
+    /// # Errors
+    /// A record refers to one that has not come.
+    pub fn finish(self) -> Result<Registry, (&'static str, String)> {
+        if let Some((kind, id)) = self.registry.dangling() {
+            return Err(("record", format!("{kind:?} {id} is missing")));
+        }
+        Ok(self.registry)
+    }
+
+    /// The registry as far as it has come: records may refer to others that are still to come.
+    #[must_use]
+    pub fn unfinished(self) -> Registry {
+        self.registry
+    }
+}
+
+impl Registry {
+    /// A registry without records, for those that were filed up to a revision.
+    #[must_use]
+    pub fn to_be_restored(key: Option<Secret>, last_revision: u64) -> Registry {
+        Registry { key, last: last_revision, ..Registry::default() }
+    }
+
+    /// Puts back one record of [`Registry::records`], in their order. What it refers to may come later.
+    ///
+    /// # Errors
+    /// A field that cannot be, and why. Nothing has changed.
+    pub fn restore(&mut self, filed: Filed) -> Result<(), (&'static str, String)> {
+        let Filed { oid, revision, record, presence, shadow } = filed;
+        let (kind, registry) = (record.kind(), self);
         if revision == 0 || revision > registry.last || oid.number() > revision {
             return Err(("revision", format!("is {revision}; the last one given was {}", registry.last)));
         }
@@ -102,6 +136,11 @@ impl Restoring {
             kind != Kind::Device || !ascending || !shadow.fits()
         }) {
             return Err(("shadow", "is not of a device, or not as one may be".to_owned()));
+        }
+        if let Record::Device(device) = &record
+            && let Some(slot) = registry.slot(&device.gateway_id)
+        {
+            registry.due.remove_mut(&slot); // a gateway waits for nobody
         }
         registry.refer(&record, true);
         registry.file(&record, Changed { revision, oid });
@@ -122,21 +161,9 @@ impl Restoring {
         if let Some((_, kept)) = registry.devices.get_mut(&*device.id) {
             *kept = presence;
         }
+        if let Some(slot) = registry.slot(&device.id) {
+            registry.due.insert_mut(slot, ());
+        }
         Ok(())
-    }
-
-    /// The registry.
-    ///
-    /// # Errors
-    /// A record refers to one that has not come.
-    pub fn finish(mut self) -> Result<Registry, (&'static str, String)> {
-        if let Some((kind, id)) = self.registry.dangling() {
-            return Err(("record", format!("{kind:?} {id} is missing")));
-        }
-        let slots: Vec<_> = self.registry.devices_by_age.values().filter_map(|d| self.registry.slot(&d.id)).collect();
-        for slot in slots {
-            self.registry.due.insert_mut(slot, ());
-        }
-        Ok(self.registry)
     }
 }

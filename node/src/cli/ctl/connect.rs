@@ -1,30 +1,37 @@
-//! Whom to ask, and with what: from flags, the environment, or the `endpoints.json` of a `fulmar dev`.
+//! Whom to ask, and with what: from flags, the environment, a context, or the `endpoints.json` of a `fulmar dev`.
 
 use std::fmt;
 use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
-use super::Failure;
+use super::contexts::{self, Context, Contexts};
+use super::failure::Failure;
 use crate::config::units::check_host_port;
 
 /// From a name to a connection, the handshake of TLS included.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// For an answer: longer than a node waits for its cluster.
-const ANSWER_WITHIN: Duration = Duration::from_secs(35);
+/// Between two pings of a connection, and until one that stays unanswered ends it.
+const PING_EVERY: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-#[derive(Debug, Args)]
+/// Where nobody says otherwise.
+const ADDRESS: &str = "127.0.0.1:9090";
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Whom to ask")]
 pub(super) struct Whom {
-    /// host:port of a node's admin door. Otherwise FULMAR_ADMIN_ADDRESS, or 127.0.0.1:9090.
+    /// host:port of nodes' admin doors, separated by commas. Otherwise FULMAR_ADMIN_ADDRESS, the context's, or
+    /// 127.0.0.1:9090.
     #[arg(long, global = true, value_name = "HOST:PORT", conflicts_with = "endpoints")]
     address: Option<String>,
     /// What the door wants to be shown; a file or the environment hides it better. Otherwise FULMAR_ADMIN_TOKEN.
@@ -36,12 +43,21 @@ pub(super) struct Whom {
     /// PEM file of the authorities that sign the door's certificate: asks over TLS. Otherwise FULMAR_ADMIN_CA.
     #[arg(long, global = true, value_name = "FILE", conflicts_with_all = ["endpoints", "plaintext"])]
     ca: Option<PathBuf>,
+    /// PEM file of a certificate to show, for doors that want one. Otherwise FULMAR_ADMIN_CERT.
+    #[arg(long, global = true, value_name = "FILE", conflicts_with_all = ["endpoints", "plaintext"])]
+    cert: Option<PathBuf>,
+    /// PEM file of its key. Otherwise FULMAR_ADMIN_KEY.
+    #[arg(long, global = true, value_name = "FILE", conflicts_with_all = ["endpoints", "plaintext"])]
+    key: Option<PathBuf>,
     /// Send the token to another machine without TLS.
     #[arg(long, global = true, conflicts_with = "endpoints")]
     plaintext: bool,
     /// `endpoints.json` of a `fulmar dev`: says all of it, for every node.
     #[arg(long, global = true, value_name = "PATH")]
     endpoints: Option<PathBuf>,
+    /// A context by its name, instead of the current one.
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "endpoints")]
+    context: Option<String>,
 }
 
 /// One node's admin door.
@@ -51,6 +67,8 @@ pub(super) struct Door {
     token: Token,
     /// Authorities, as PEM; `None`: no TLS.
     ca: Option<Vec<u8>>,
+    /// Certificate and key to show, as PEM.
+    identity: Option<[Vec<u8>; 2]>,
 }
 
 impl fmt::Debug for Door {
@@ -79,29 +97,90 @@ impl Token {
     }
 }
 
+impl Whom {
+    /// Whom and with what, without looking at files other than the contexts'.
+    pub(super) fn resolve(&self, environment: impl Fn(&str) -> Option<String>) -> Result<Context, Failure> {
+        let set = |name: &str| environment(name).filter(|value| !value.is_empty());
+        let given = self.address.clone().or_else(|| set("FULMAR_ADMIN_ADDRESS"));
+        let given: Option<Vec<String>> =
+            given.map(|list| list.split(',').map(|address| address.trim().to_owned()).collect());
+        let contexts = match (contexts::path(&environment), &self.context) {
+            (Ok(path), _) => Contexts::load(&path)?,
+            (Err(failure), Some(_)) => return Err(failure),
+            (Err(_), None) => Contexts::default(),
+        };
+        let known = contexts.find(self.context.as_deref())?;
+        // A context's token is not for addresses that it does not name.
+        let knows = |context: &&Context| {
+            self.context.is_some()
+                || given.as_ref().is_none_or(|given| given.iter().all(|one| context.addresses.contains(one)))
+        };
+        let known = known.filter(knows).cloned().unwrap_or_default();
+        let file = |flag: &Option<PathBuf>, name: &str| flag.clone().or_else(|| set(name).map(PathBuf::from));
+        let addresses = given.unwrap_or(known.addresses);
+        let (token, token_file) = match (&self.token, &self.token_file, set("FULMAR_ADMIN_TOKEN")) {
+            (Some(token), _, _) => (Some(token.clone()), None),
+            (None, Some(path), _) => (None, Some(path.clone())),
+            (None, None, Some(token)) => (Some(token), None),
+            (None, None, None) => (known.token, known.token_file),
+        };
+        Ok(Context {
+            addresses: if addresses.is_empty() { vec![ADDRESS.to_owned()] } else { addresses },
+            ca: file(&self.ca, "FULMAR_ADMIN_CA").or(known.ca).filter(|_| !self.plaintext),
+            cert: file(&self.cert, "FULMAR_ADMIN_CERT").or(known.cert),
+            key: file(&self.key, "FULMAR_ADMIN_KEY").or(known.key),
+            token,
+            token_file,
+            plaintext: self.plaintext || known.plaintext,
+        })
+    }
+
+    /// The name of the context that is to be changed: the one that was named, else the current one.
+    pub(super) fn context(&self) -> Option<&str> {
+        self.context.as_deref()
+    }
+}
+
 /// The doors to ask, the first that answers being enough.
 pub(super) fn doors(options: &Whom, environment: impl Fn(&str) -> Option<String>) -> Result<Vec<Door>, Failure> {
-    if let Some(path) = &options.endpoints {
-        return of_dev(path);
+    match &options.endpoints {
+        Some(path) => of_dev(path),
+        None => of_context(&options.resolve(environment)?, None),
     }
-    let address = options.address.clone().or_else(|| environment("FULMAR_ADMIN_ADDRESS"));
-    let address = address.unwrap_or_else(|| "127.0.0.1:9090".to_owned());
-    check_host_port(&address).map_err(|allowed| Failure::usage(format!("--address {address}: allowed: {allowed}")))?;
-    let token = match (&options.token, &options.token_file) {
-        (Some(token), _) => token.clone(),
-        (None, Some(path)) => read(path, "--token-file")?.lines().next().unwrap_or_default().trim().to_owned(),
-        (None, None) => environment("FULMAR_ADMIN_TOKEN").ok_or_else(|| {
-            Failure::usage("no token: give the node's [admin] token with --token-file, --token or FULMAR_ADMIN_TOKEN")
-        })?,
+}
+
+/// The doors of a context. `shown`: a token to show instead of its own.
+pub(super) fn of_context(context: &Context, shown: Option<&str>) -> Result<Vec<Door>, Failure> {
+    let token = match (shown, &context.token, &context.token_file) {
+        (Some(shown), _, _) => shown.to_owned(),
+        (None, Some(token), _) => token.clone(),
+        (None, None, Some(path)) => read(path, "--token-file")?.lines().next().unwrap_or_default().trim().to_owned(),
+        (None, None, None) => {
+            return Err(Failure::usage(
+                "no token: give the node's [admin] token with --token-file, --token or FULMAR_ADMIN_TOKEN, sign in with \
+                 `fulmar ctl login`, or name a context",
+            ));
+        }
     };
-    let ca = options.ca.clone().or_else(|| environment("FULMAR_ADMIN_CA").map(PathBuf::from));
-    let ca = ca.filter(|_| !options.plaintext).map(|path| read(&path, "--ca")).transpose()?.map(String::into_bytes);
-    if ca.is_none() && !options.plaintext && !local(&address) {
-        return Err(Failure::usage(format!(
-            "{address} is another machine: give --ca to ask it over TLS, or --plaintext to send it the token as it is"
-        )));
-    }
-    Ok(vec![Door { address, token: Token::new(&token)?, ca }])
+    let bytes = |path: &PathBuf, flag| read(path, flag).map(String::into_bytes);
+    let ca = context.ca.as_ref().map(|path| bytes(path, "--ca")).transpose()?;
+    let identity = match (&context.cert, &context.key) {
+        (Some(cert), Some(key)) => Some([bytes(cert, "--cert")?, bytes(key, "--key")?]),
+        (None, None) => None,
+        _ => return Err(Failure::usage("--cert and --key go together")),
+    };
+    let token = Token::new(&token)?;
+    let door = |address: &String| {
+        check_host_port(address)
+            .map_err(|allowed| Failure::usage(format!("--address {address}: allowed: {allowed}")))?;
+        if ca.is_none() && !context.plaintext && !local(address) {
+            return Err(Failure::usage(format!(
+                "{address} is another machine: give --ca to ask it over TLS, or --plaintext to send it the token as it is"
+            )));
+        }
+        Ok(Door { address: address.clone(), token: token.clone(), ca: ca.clone(), identity: identity.clone() })
+    };
+    context.addresses.iter().map(door).collect()
 }
 
 /// Whether nobody can listen on the way.
@@ -115,11 +194,11 @@ fn host(address: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-fn read(path: &PathBuf, flag: &str) -> Result<String, Failure> {
+fn read(path: &Path, flag: &str) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(|error| Failure::usage(format!("{flag} {}: {error}", path.display())))
 }
 
-fn of_dev(path: &PathBuf) -> Result<Vec<Door>, Failure> {
+fn of_dev(path: &Path) -> Result<Vec<Door>, Failure> {
     let wrong = |what: &str| Failure::usage(format!("--endpoints {}: {what}", path.display()));
     let endpoints: Value =
         serde_json::from_str(&read(path, "--endpoints")?).map_err(|error| wrong(&error.to_string()))?;
@@ -129,7 +208,9 @@ fn of_dev(path: &PathBuf) -> Result<Vec<Door>, Failure> {
     let ca = ca.map(String::into_bytes);
     let nodes = endpoints["nodes"].as_array().ok_or_else(|| wrong("has no nodes"))?;
     let addresses = nodes.iter().filter_map(|node| node["admin"].as_str());
-    Ok(addresses.map(|address| Door { address: address.to_owned(), token: token.clone(), ca: ca.clone() }).collect())
+    let door =
+        |address: &str| Door { address: address.to_owned(), token: token.clone(), ca: ca.clone(), identity: None };
+    Ok(addresses.map(door).collect())
 }
 
 impl Door {
@@ -149,9 +230,14 @@ impl Door {
         let mut endpoint = endpoint
             .map_err(|error| Failure::usage(format!("{address}: {error}")))?
             .connect_timeout(CONNECT_WITHIN)
-            .timeout(ANSWER_WITHIN);
+            .http2_keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_while_idle(true);
         if let Some(ca) = &self.ca {
-            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)).domain_name(host(address));
+            let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)).domain_name(host(address));
+            if let Some([cert, key]) = &self.identity {
+                tls = tls.identity(Identity::from_pem(cert, key));
+            }
             endpoint = endpoint.tls_config(tls).map_err(|error| Failure::usage(format!("--ca: {}", causes(&error))))?;
         }
         let channel = endpoint
@@ -181,7 +267,7 @@ mod tests {
     use super::*;
 
     fn given() -> Whom {
-        Whom { address: None, token: None, token_file: None, ca: None, plaintext: false, endpoints: None }
+        Whom::default()
     }
 
     fn nothing(_: &str) -> Option<String> {
@@ -241,5 +327,31 @@ mod tests {
         assert!(found.iter().all(|door| door.ca.as_deref() == Some(b"PEM") && door.token.0 == "Bearer secret"));
         fs::write(&path, "{}").expect("written");
         assert!(doors(&options, nothing).expect_err("no token").text.contains("credentials.admin.token"));
+    }
+
+    #[test]
+    fn a_context_comes_last_and_its_token_goes_to_its_own_nodes_only() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("config.toml");
+        let text = "current = 'a'\n[context.a]\naddresses = ['127.0.0.1:1', '127.0.0.1:2']\ntoken = 'of-a'\n\
+                    [context.b]\naddresses = ['10.0.0.1:1']\ntoken = 'of-b'\nplaintext = true\n";
+        fs::write(&file, text).expect("written");
+        let file = file.to_str().expect("text").to_owned();
+        let environment = |name: &str| (name == "FULMAR_CONFIG").then(|| file.clone());
+        let found = |options: &Whom| {
+            let doors = doors(options, environment).map_err(|failure| failure.text)?;
+            Ok::<_, String>(doors.into_iter().map(|door| (door.address, door.token.0)).collect::<Vec<_>>())
+        };
+        let of_a = found(&given()).expect("the current one");
+        assert_eq!(of_a.len(), 2);
+        assert!(of_a.iter().all(|(_, token)| token == "Bearer of-a"));
+        let of_b = found(&Whom { context: Some("b".into()), ..given() }).expect("the named one");
+        assert_eq!((of_b[0].0.as_str(), &of_b[0].1), ("10.0.0.1:1", &MetadataValue::from_static("Bearer of-b")));
+        let one = found(&Whom { address: Some("127.0.0.1:2".into()), ..given() }).expect("one of its own");
+        assert_eq!((one.len(), one[0].0.as_str()), (1, "127.0.0.1:2"));
+        let stranger = found(&Whom { address: Some("127.0.0.1:3".into()), ..given() }).expect_err("not its own");
+        assert!(stranger.starts_with("no token"), "{stranger}");
+        let flag = found(&Whom { token: Some("flag".into()), ..given() }).expect("flags come first");
+        assert_eq!(flag[0].1, "Bearer flag");
     }
 }

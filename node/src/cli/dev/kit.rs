@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context as _, bail};
 use argon2::password_hash::{PasswordHasher, SaltString};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::Place;
 use super::seed::{self, Secrets};
+use crate::cli::ctl::contexts::Context;
 
 /// The user name of clients that want one.
 const USERNAME: &str = "demo";
@@ -44,6 +45,16 @@ pub(super) struct Kit {
     /// Certificate of the authority that signs every other.
     pub(super) ca: PathBuf,
     pub(super) credentials: Credentials,
+}
+
+/// Where `fulmar ctl` finds the nodes of a directory that was prepared.
+pub(super) fn context(dir: &Path, places: &[Place]) -> anyhow::Result<Context> {
+    Ok(Context {
+        addresses: places.iter().map(|place| place.admin.to_string()).collect(),
+        ca: Some(dir.join("tls/ca.crt")),
+        token: Some(Credentials::load(dir)?.admin_token),
+        ..Context::default()
+    })
 }
 
 /// For clients that do not want to be anonymous, and for admins. Kept with the directory.
@@ -263,8 +274,8 @@ fn config(dir: &Path, place: &Place, places: &[Place], credentials: &Credentials
     listener("mqtt", place.mqtts, true, "");
     listener("ws", place.ws, false, "");
     listener("ws", place.wss, true, "");
-    listener("http", place.rest, false, "\"api\"");
-    listener("http", place.https, true, "\"device_auth\", \"api\"");
+    listener("http", place.rest, false, "\"api\", \"console\"");
+    listener("http", place.https, true, "\"device_auth\", \"api\", \"console\"");
     for address in &place.low {
         match address.port() {
             80 => listener("ws", *address, false, "\"device_auth\""),
@@ -273,7 +284,7 @@ fn config(dir: &Path, place: &Place, places: &[Place], credentials: &Credentials
     }
     text.push_str(&format!(
         "\n[rest]\nproject_id = \"{}\"\n# Tests that guess wrong on purpose all come from one address.\n\
-         sign_in_failures_max = 100\n\n[registry]\nimport = {}\n",
+         sign_in_failures_max = 100\nroot_certificate = {ca}\n\n[registry]\nimport = {}\n",
         seed::PROJECT,
         quoted(dir.join("registry.toml"))
     ));

@@ -50,6 +50,13 @@ fn text(endpoints: &Path, places: &[Place], pids: &[u32], kit: &Kit) -> String {
         super::seed::USER,
         credentials.demo.password
     ));
+    if let [first, ..] = places {
+        let (user, password) = (super::seed::USER, &credentials.demo.password);
+        lines.push(format!(
+            "Console: http://{}/console/ on any node; sign in as {user} with password {password}.",
+            first.rest
+        ));
+    }
     lines.push(String::new());
     lines.extend(plane::lines(places, kit));
     lines.extend(commands(places, pids));
@@ -61,6 +68,8 @@ fn text(endpoints: &Path, places: &[Place], pids: &[u32], kit: &Kit) -> String {
         lines.push("Ctrl-C stops the nodes. Who is a member, and who leads:".to_owned());
     }
     lines.push(format!("  {members}"));
+    lines.push("or, as long as its context `dev` is the current one:".to_owned());
+    lines.push(format!("  {} ctl get nodes", program()));
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 

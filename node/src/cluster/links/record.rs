@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! frame   = version:u8 to:varint settled:varint record*
-//! record  = flags:u8 more:u8 [topic] [origin] accepted:varint [expires:varint] [properties] payload [member]
+//! record  = flags:u8 more:u8 [topic] [origin] accepted:varint [expires:varint] [properties] payload [member] [trace:varint]
 //! topic, properties, payload, filter = text
 //! origin  = tenant:text dialect:text identity:text
 //! member  = tenant:text dialect:text identity:text epoch:varint filter
@@ -13,7 +13,8 @@
 //! `to` is the generation of the run that the frame is for, and `settled` the number of the first frame whose
 //! acknowledgement its sender has not seen yet. `flags`: QoS in bits 0 and 1, 0x04 retain, 0x08 the topic of the record
 //! before, 0x10 the origin of the record before, 0x20 for one member of a shared subscription, 0x40 it expires, 0x80 it
-//! has properties. `more`: what published it in bits 0 and 1 (client, will, router), 0x04 it has an origin. Times are
+//! has properties. `more`: what published it in bits 0 and 1 (client, will, router), 0x04 it has an origin, 0x08 it is
+//! traced, under an id that is not 0. Times are
 //! milliseconds of log time. What is not named here must be 0. Everything is checked where it is read, and payloads,
 //! topics and properties are slices of the frame.
 
@@ -36,6 +37,7 @@ const MEMBER: u8 = 0x20;
 const EXPIRES: u8 = 0x40;
 const PROPERTIES: u8 = 0x80;
 const ORIGIN: u8 = 0x04;
+const TRACED: u8 = 0x08;
 
 /// Why a frame cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -124,7 +126,11 @@ impl Writer {
                 | flag(publication.expires_at.is_some(), EXPIRES)
                 | flag(!publication.forward.is_empty(), PROPERTIES),
         );
-        out.put_u8(via_number(publication.via) | flag(publication.origin.is_some() && !same_origin, ORIGIN));
+        out.put_u8(
+            via_number(publication.via)
+                | flag(publication.origin.is_some() && !same_origin, ORIGIN)
+                | flag(publication.trace != 0, TRACED),
+        );
         if !same_topic {
             put_text(out, publication.topic.as_str().as_bytes());
         }
@@ -143,6 +149,9 @@ impl Writer {
             put_key(out, &member.key);
             put_number(out, member.epoch.0);
             put_text(out, member.filter.as_str().as_bytes());
+        }
+        if publication.trace != 0 {
+            put_number(out, publication.trace);
         }
         if !same_topic || !same_origin {
             self.last = Some((publication.topic.clone(), publication.origin.clone()));
@@ -221,7 +230,7 @@ impl Records {
             2 => Via::Server,
             _ => return Err(Malformed::Flags),
         };
-        if more & !(0x03 | ORIGIN) != 0 || (more & ORIGIN != 0 && flags & SAME_ORIGIN != 0) {
+        if more & !(0x03 | ORIGIN | TRACED) != 0 || (more & ORIGIN != 0 && flags & SAME_ORIGIN != 0) {
             return Err(Malformed::Flags);
         }
         let before = || self.last.as_ref().ok_or(Malformed::Reference);
@@ -258,9 +267,11 @@ impl Records {
                 Some(Member { key, epoch, filter })
             }
         };
+        let trace = if more & TRACED == 0 { 0 } else { get_number(from)? };
         self.last = Some((topic.clone(), origin.clone()));
         let retain = flags & RETAIN != 0;
-        let publication = Publication { topic, payload, qos, retain, forward, origin, accepted_at, expires_at, via };
+        let publication =
+            Publication { topic, payload, qos, retain, forward, origin, accepted_at, expires_at, via, trace };
         Ok(Record { publication: Arc::new(publication), member })
     }
 }

@@ -27,6 +27,7 @@ fn publication(topic: &str, payload: &[u8], qos: QoS) -> Publication {
         accepted_at: LogTime(7),
         expires_at: None,
         via: Via::Client,
+        trace: 0,
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use fulmar_broker::NodeId;
 use fulmar_broker::state::State;
 use fulmar_broker::state::image::Builder;
 use openraft::storage::RaftStateMachine;
@@ -21,6 +22,7 @@ use super::{
 };
 use crate::cluster::core::Core;
 use crate::cluster::peers::Peers;
+use crate::cluster::replica::Seat;
 use crate::cluster::wire::image::{decode_part, encode_part};
 use crate::store::log::Position;
 use crate::store::snapshots::{SnapshotError, SnapshotFile, SnapshotHead, SnapshotReader, Snapshots};
@@ -176,6 +178,17 @@ impl Machine {
         self.core.note_members(nodes.map(|(node, member)| (*node, member.address.clone())));
     }
 
+    /// The members, as the latest entry that says so has them.
+    fn seats(&self) -> Vec<Seat> {
+        let membership = self.membership.membership();
+        let seat = |(node, member): (&u64, &Member)| Seat {
+            node: NodeId(*node),
+            address: member.address.clone(),
+            votes: membership.voter_ids().any(|voter| voter == *node),
+        };
+        membership.nodes().map(seat).collect()
+    }
+
     #[must_use]
     pub fn shelf(&self) -> Arc<Shelf> {
         self.shelf.clone()
@@ -198,6 +211,11 @@ impl Shelf {
     pub fn oldest(&self) -> std::io::Result<Option<u64>> {
         let files = self.snapshots.list()?;
         Ok((files.len() >= KEPT).then(|| files.get(KEPT - 1).map(|file| file.index)).flatten())
+    }
+
+    /// See [`crate::cluster::Replica::scratch`].
+    pub(in crate::cluster) fn scratch(&self) -> std::io::Result<std::fs::File> {
+        self.snapshots.scratch()
     }
 
     /// Blocks until no snapshot is being written.
@@ -303,7 +321,7 @@ fn no_file() -> SnapshotFile {
 }
 
 /// Lets every other thread of the machine go first.
-fn be_nice() {
+pub(in crate::cluster) fn be_nice() {
     let this_thread = rustix::thread::gettid();
     if let Err(error) = rustix::process::setpriority_process(Some(this_thread), SNAPSHOT_NICENESS) {
         tracing::debug!(%error, "snapshots are written at normal priority");
@@ -330,6 +348,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership);
                     self.note_members();
+                    self.core.members_changed(entry.log_id.index, self.seats());
                     Ok(())
                 }
                 EntryPayload::Normal(Proposal(batch)) => {

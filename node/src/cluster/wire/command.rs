@@ -89,6 +89,8 @@ impl Wire for Command {
             Command::Expand => Message::Expand(proto::Expand {}),
             Command::Registry(change) => Message::Registry(Box::new(change.to_message())),
             Command::Plane(change) => Message::Plane(Box::new(change.to_message())),
+            Command::Restore(step) => Message::Restore(step.to_message()),
+            Command::Steer(change) => Message::Steer(Box::new(change.to_message())),
             Command::ForgetRoutes { node, generation } => {
                 Message::ForgetRoutes(proto::ForgetRoutes { run: Some((*node, *generation).to_message()) })
             }
@@ -128,7 +130,9 @@ fn name(message: &Message) -> &'static str {
         Message::Expand(_) => "expand",
         Message::Registry(_) => "registry",
         Message::Plane(_) => "plane",
+        Message::Steer(_) => "steer",
         Message::Announce(_) => "announce",
+        Message::Restore(_) => "restore",
     }
 }
 
@@ -184,6 +188,8 @@ fn command(message: Message) -> Result<Command, Error> {
         Message::Expand(proto::Expand {}) => Command::Expand,
         Message::Registry(change) => Command::Registry(Box::new(Change::from_message(*change)?)),
         Message::Plane(change) => Command::Plane(Box::new(Wire::from_message(*change)?)),
+        Message::Restore(step) => Command::Restore(Box::new(Wire::from_message(step)?)),
+        Message::Steer(change) => Command::Steer(Box::new(Wire::from_message(*change)?)),
         Message::ForgetRoutes(forget) => {
             let (node, generation) = required("run", forget.run)?;
             Command::ForgetRoutes { node, generation }

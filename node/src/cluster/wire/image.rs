@@ -58,6 +58,7 @@ impl Wire for Part {
             Part::Queue(entries) => Message::Queue(proto::SnapshotQueue { entries: messages(entries) }),
             Part::Expansion(expansion) => Message::Expansion(expansion.to_message()),
             Part::Plane(filed) => Message::Plane(Box::new(filed.to_message())),
+            Part::Steer(filed) => Message::Steer(Box::new(filed.to_message())),
             Part::End => Message::End(proto::SnapshotEnd {}),
         }
     }
@@ -78,6 +79,7 @@ impl Wire for Part {
             Message::Queue(queue) => Part::Queue(each("queue.entries", queue.entries, Wire::from_message)?),
             Message::Expansion(expansion) => Part::Expansion(field("expansion", expansion)?),
             Message::Plane(filed) => Part::Plane(Box::new(field("plane", *filed)?)),
+            Message::Steer(filed) => Part::Steer(Box::new(field("steer", *filed)?)),
             Message::End(proto::SnapshotEnd {}) => Part::End,
         })
     }
@@ -120,6 +122,7 @@ impl Wire for Head {
             registry_key: self.registry_key.as_ref().map(Wire::to_message),
             registry_last: self.registry_last,
             devices: self.devices,
+            restoring: self.restoring.as_deref().map(|restore| Box::new(restore.to_message())),
         }
     }
 
@@ -139,6 +142,7 @@ impl Wire for Head {
             registry_key: optional("registry_key", message.registry_key)?,
             registry_last: message.registry_last,
             devices: message.devices,
+            restoring: optional("restoring", message.restoring.map(|restore| *restore))?.map(Box::new),
         })
     }
 }
@@ -222,6 +226,7 @@ impl Wire for Outcome {
             }
             Outcome::Registry(changed) => OutcomeMessage::Registry(changed.to_message()),
             Outcome::Plane(answer) => OutcomeMessage::Plane(Box::new(answer.to_message())),
+            Outcome::Steer(answer) => OutcomeMessage::Steer(answer.to_message()),
             Outcome::Stale => OutcomeMessage::Stale(proto::OutcomeStale {}),
             Outcome::Refused(reason) => OutcomeMessage::Refused(proto::OutcomeRefused { reason: reason.byte().into() }),
         };
@@ -241,6 +246,7 @@ impl Wire for Outcome {
             },
             OutcomeMessage::Stale(proto::OutcomeStale {}) => Outcome::Stale,
             OutcomeMessage::Plane(answer) => Outcome::Plane(field("plane", *answer)?),
+            OutcomeMessage::Steer(answer) => Outcome::Steer(field("steer", answer)?),
             OutcomeMessage::Registry(changed) => Outcome::Registry(field("registry", changed)?),
             OutcomeMessage::Refused(refused) => Outcome::Refused(reason("refused.reason", refused.reason)?),
         })

@@ -26,6 +26,7 @@ impl Wire for Publication {
                 Via::Server => proto::Via::Server,
             }
             .into(),
+            trace: self.trace,
         }
     }
 
@@ -48,6 +49,7 @@ impl Wire for Publication {
             accepted_at: LogTime(message.accepted_at_ms),
             expires_at: message.expires_at_ms.map(LogTime),
             via,
+            trace: message.trace,
         })
     }
 }

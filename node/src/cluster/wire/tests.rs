@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use fulmar_broker::state::RestoreStep;
 use fulmar_broker::state::command::*;
 use fulmar_broker::{LogTime, Publication, Via};
 use fulmar_mqtt::packet::{RetainHandling, SubscriptionOptions};
@@ -39,6 +40,7 @@ fn publications() -> [Publication; 2] {
             accepted_at: LogTime(u64::MAX),
             expires_at: Some(LogTime(0)),
             via: Via::Client,
+            trace: 0x0005_0000_0000_0007,
         },
         Publication {
             topic: topic_name("a"),
@@ -50,6 +52,7 @@ fn publications() -> [Publication; 2] {
             accepted_at: LogTime(0),
             expires_at: None,
             via: Via::Server,
+            trace: 0,
         },
     ]
 }
@@ -134,7 +137,17 @@ fn commands() -> Vec<Command> {
         commands.push(Command::SetRetained(Arc::new(Publication { via: Via::Will, ..(*publication).clone() })));
     }
     commands.extend(registry::tests::changes().into_iter().map(|change| Command::Registry(Box::new(change))));
+    let head = Box::new(fulmar_broker::state::image::Head { epoch_last: 7, ..Default::default() });
+    let parts = vec![fulmar_broker::state::image::Part::Subscriptions(vec![]), fulmar_broker::state::image::Part::End];
+    for step in [
+        RestoreStep::Begin { id: u64::MAX, replace: true, head },
+        RestoreStep::Parts { id: 1, number: 2, parts },
+        RestoreStep::End { id: 1, number: 3 },
+    ] {
+        commands.push(Command::Restore(Box::new(step)));
+    }
     commands.extend(plane::changes().into_iter().map(|change| Command::Plane(Box::new(change))));
+    commands.extend(steer::tests::changes().into_iter().map(|change| Command::Steer(Box::new(change))));
     commands
 }
 
@@ -146,7 +159,7 @@ fn batch(commands: Vec<Command>) -> Batch {
 fn every_command_comes_back() {
     let commands = commands();
     let kinds: std::collections::HashSet<_> = commands.iter().map(std::mem::discriminant).collect();
-    assert_eq!(kinds.len(), 23, "a command is missing from the samples");
+    assert_eq!(kinds.len(), 25, "a command is missing from the samples");
     for command in &commands {
         assert_eq!(Command::from_message(command.to_message()).as_ref(), Ok(command));
     }
@@ -298,6 +311,21 @@ fn errors_name_the_field() {
         ),
         (C::ExpireRetained(proto::ExpireRetained { topics: vec!["+".into()] }), "expire_retained.topics[0] contains a"),
         (C::SetLimits(proto::SetLimits { limits: None }), "set_limits.limits is missing"),
+        (C::Restore(proto::Restore { id: 1, step: None }), "restore.step is missing"),
+        (
+            C::Restore(proto::Restore {
+                id: 1,
+                step: Some(proto::restore::Step::Begin(proto::RestoreBegin { replace: false, head: Bytes::new() })),
+            }),
+            "restore.begin.head.format_version has the format version 0",
+        ),
+        (
+            C::Restore(proto::Restore {
+                id: 1,
+                step: Some(proto::restore::Step::Parts(proto::RestoreParts { number: 0, parts: vec![vec![9].into()] })),
+            }),
+            "restore.parts.parts[0] is no message",
+        ),
     ] {
         let error = Command::from_message(proto::Command { command: Some(command) }).expect_err(wanted).to_string();
         assert!(error.starts_with(wanted), "{error}, wanted {wanted}");

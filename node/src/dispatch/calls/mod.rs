@@ -24,7 +24,7 @@ use id::Named;
 use table::{End, Found, Place, Table};
 
 use super::{Dispatch, Sent};
-use crate::cluster::calls::{Answered, Carried, Carry, Desk};
+use crate::cluster::calls::{Answered, Carried, Carry, Consulting, Desk};
 use crate::cluster::links::Run;
 
 /// How long a connection that is moving is looked for: its claim is committed, and it is not found yet, or the claim is
@@ -97,6 +97,11 @@ impl Calls {
             forwarding: Arc::new(Semaphore::new(FORWARDED_MAX)),
             runtime: Handle::current(),
         }
+    }
+
+    /// Where connections to other nodes are served.
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 
     /// Calls that are waited for.
@@ -329,6 +334,10 @@ impl Desk for Dispatch {
             let deadline = within.map(|within| Instant::now() + within);
             dispatch.carry_here((&key, epoch), downlink, deadline, &mut place).await
         })
+    }
+
+    fn consult(&self, question: String, document: Bytes) -> Consulting {
+        self.consulted_by_peer(&question, &document)
     }
 
     fn answered(&self, answered: Answered) {

@@ -74,7 +74,7 @@ impl Door {
     #[must_use]
     pub fn roles(&self) -> Roles {
         let has = |role| self.config.roles.contains(&role);
-        Roles { device_auth: has(Role::DeviceAuth), api: has(Role::Api) }
+        Roles { device_auth: has(Role::DeviceAuth), api: has(Role::Api), console: has(Role::Console) }
     }
 
     #[must_use]
@@ -131,6 +131,7 @@ pub async fn run(door: Arc<Door>, listener: TcpListener, mut stop: watch::Receiv
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match accepted {
+            Ok((_, peer)) if door.sessions.dispatch().address_banned(peer.ip()) => door.turned_away(Turned::Banned),
             Ok((socket, peer)) => match door.admission.admit() {
                 Ok(permit) => {
                     tokio::spawn(welcome(door.clone(), socket, peer, permit));

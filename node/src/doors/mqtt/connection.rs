@@ -82,7 +82,7 @@ async fn greet<L: Link>(mut link: L, door: &Door, peer: Peer, connect_by: Instan
             return None;
         }
     };
-    let version = connect.version;
+    let (version, user) = (connect.version, connect.username.clone());
     if tokio::time::timeout_at(connect_by, door.sessions().dispatch().acting()).await.is_err() {
         // It may not be told why: this node says nothing to anybody.
         tracing::debug!(listener = door.name(), peer = %peer.address, "the node was frozen for too long");
@@ -117,7 +117,10 @@ async fn greet<L: Link>(mut link: L, door: &Door, peer: Peer, connect_by: Instan
                 listener = door.name(), peer = %peer.address, dialect = %refused.dialect, client_id = %refused.client_id,
                 reason = %refused.reason, detail = refused.detail, "connect refused"
             );
-            door.sessions().dispatch().metrics().connect_refused(refused.dialect, refused.reason);
+            let dispatch = door.sessions().dispatch();
+            dispatch.metrics().connect_refused(refused.dialect, refused.reason);
+            let why = format!("{}: {}", refused.reason.text(), refused.detail);
+            dispatch.insight().refused(&refused.client_id, user.as_deref(), peer.address, &why);
             refuse(&mut link, Some(version), refused.reason).await;
             None
         }

@@ -3,11 +3,14 @@
 //! has their role.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_http::HttpService;
+use actix_http::body::{BodySize, BoxBody, MessageBody};
 use actix_service::{Service, ServiceFactory, map_config};
 use actix_web::dev::{AppConfig, ServiceRequest};
 use actix_web::guard::GuardContext;
@@ -61,6 +64,32 @@ impl Drop for Serving {
     }
 }
 
+/// The body of an answer, which is served until its last byte was taken.
+struct Held {
+    body: BoxBody,
+    _serving: Option<Serving>,
+}
+
+impl MessageBody for Held {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<actix_web::web::Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(cx)
+    }
+
+    fn try_into_bytes(self) -> Result<actix_web::web::Bytes, Self> {
+        let Held { body, _serving } = self;
+        body.try_into_bytes().map_err(|body| Held { body, _serving })
+    }
+}
+
 impl std::fmt::Debug for Came {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Came").field("peer", &self.peer).finish_non_exhaustive()
@@ -95,6 +124,7 @@ impl Came {
         let served = match path.split('/').find(|segment| !segment.is_empty()) {
             Some("v3" | "v5" | "openapi.json") => roles.api,
             Some("auth" | "device") => roles.device_auth,
+            Some("console") => roles.console,
             _ if roles == Roles::default() => return Some(self.nothing_here()),
             _ => true,
         };
@@ -159,8 +189,8 @@ async fn work(mut handed: mpsc::Receiver<HttpStream>, configure: Configure) {
             Ok(serving) => {
                 let served = services.call(request);
                 Either::Right(async move {
-                    let _serving = serving;
-                    served.await
+                    let response = served.await?;
+                    Ok(response.map_body(|_, body| Held { body: BoxBody::new(body), _serving: serving }.boxed()))
                 })
             }
         });

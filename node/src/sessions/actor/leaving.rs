@@ -1,11 +1,36 @@
-//! The end of a connection's part of a session.
+//! The end of a connection's part of a session, and what is written down of it for whoever asks why.
 
+use fulmar_broker::Publication;
+use fulmar_broker::insight::What;
 use fulmar_broker::outbound::DropReason;
 use fulmar_broker::state::command::Release;
+use fulmar_mqtt::ReasonCode;
 
 use super::State;
+use crate::dispatch::{Passing, Routes};
 
 impl State {
+    /// Has a publication traced that anybody wants traced; one that comes back from a wait for room is traced already.
+    pub(super) fn trace(&self, publication: &mut Publication, packet_id: u16, routes: &Routes) {
+        if publication.trace == 0 {
+            let Publication { topic, payload, qos, .. } = &*publication;
+            let passing = Passing { topic, payload, qos: *qos, packet_id };
+            publication.trace = self.dispatch.begin_trace(&self.receiver, passing, Some(routes), true);
+        }
+    }
+
+    /// Writes down why a connection ends, where its client has not said so.
+    pub(super) fn note_end(&self, reason: ReasonCode) {
+        let what = match reason {
+            ReasonCode::SessionTakenOver => What::TakenOver,
+            ReasonCode::ServerShuttingDown => return,
+            reason if reason.is_error() => What::Ended,
+            _ => return,
+        };
+        let (client, epoch) = (self.receiver.key().identity(), self.receiver.epoch().0);
+        self.dispatch.insight().note(client, what, reason.text(), "", epoch);
+    }
+
     /// Ends the connection's part of the session, once. `booked`: why what is queued is dropped, if it is at once.
     pub(super) fn release(
         &mut self,

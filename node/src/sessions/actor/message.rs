@@ -2,7 +2,7 @@
 
 use fulmar_broker::retained::Retained;
 use fulmar_broker::session::Token;
-use fulmar_broker::state::command::News;
+use fulmar_broker::state::command::{News, Subscription};
 use fulmar_mqtt::{DecodeError, Decoded, ReasonCode};
 use fulmar_platform::Downlink;
 use ractor::ActorRef;
@@ -52,6 +52,17 @@ pub enum Message {
     Replies(Vec<Downlink>, Vec<Box<str>>),
     /// By whoever opened the session: it may send.
     Opened,
+    /// By people: what the client has subscribed to.
+    Subscriptions(Asked),
+}
+
+/// Who wants to know what a client has subscribed to.
+pub struct Asked(pub(super) Box<dyn FnOnce(Vec<Subscription>) + Send>);
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asked").finish_non_exhaustive()
+    }
 }
 
 /// What a proposal came to, and the retained messages as of its commit where they were asked for.
@@ -108,6 +119,10 @@ impl Port for ActorRef<Message> {
 
     fn news(&self, news: News) {
         let _ = self.cast(Message::News(news));
+    }
+
+    fn subscriptions(&self, then: Box<dyn FnOnce(Vec<Subscription>) + Send>) {
+        let _ = self.cast(Message::Subscriptions(Asked(then)));
     }
 
     fn replies(&self, downlinks: Vec<Downlink>, about: Vec<Box<str>>) {

@@ -34,7 +34,7 @@ impl State {
     pub(super) fn offer_reports(
         &self,
         reports: &[Report],
-        topic: &TopicName,
+        (topic, trace): (&TopicName, u64),
         registry: &Registry,
         now_ms: u64,
     ) -> Vec<Command> {
@@ -55,7 +55,7 @@ impl State {
                 body: body(report, now_ms).into(),
                 flat: Value::Null.into(),
             };
-            commands.extend(self.dispatch.offer_reported(&event, topic));
+            commands.extend(self.dispatch.offer_reported(&event, topic, trace));
         }
         commands
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use fulmar_broker::insight::What;
 use fulmar_broker::session::{Denial, Input, Token};
 use fulmar_broker::state::command::{Command, Outcome};
 use fulmar_broker::{Delivery, Now};
@@ -13,6 +14,7 @@ use fulmar_platform::{Answers, Asked, Dialect, Downlink, Report, Told, Uplink};
 
 use super::{State, Work};
 use crate::cluster::clock::wall_ms;
+use crate::dispatch::Passing;
 use crate::dispatch::downlink::delivery;
 
 /// Denials of one connection that are logged at info; more of them are logged at debug.
@@ -48,6 +50,16 @@ impl State {
         let now_ms = wall_ms();
         let uplink = Uplink { topic, payload, registry: &registry, now_ms, entropy: rand::random() };
         let Answers { downlinks, reports, changes, asked, shadowed, problem } = self.session.voice().uplink(&uplink);
+        let insight = self.dispatch.insight();
+        insight.used(topic, 1, || payload.len() as u64, work.now.mono_ms);
+        let trace = match insight.armed() {
+            true => {
+                let qos = if token.is_some() { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+                let passing = Passing { topic, payload, qos, packet_id: 0 };
+                self.dispatch.begin_trace(&self.receiver, passing, None, true)
+            }
+            false => 0,
+        };
         let (metrics, dialect) = (self.dispatch.metrics(), self.dialect());
         if let Some(problem) = problem {
             metrics.uplink_unread(dialect);
@@ -66,7 +78,7 @@ impl State {
             self.note_reports(&reports, uplink.now_ms);
         }
         self.change(changes, &registry);
-        let commands = self.offer_reports(&reports, topic, &registry, now_ms);
+        let commands = self.offer_reports(&reports, (topic, trace), &registry, now_ms);
         let committing = self.append(commands, token);
         asked.into_iter().for_each(|asked| self.ask(asked));
         let deliveries = self.addressed(downlinks, work.now);
@@ -192,7 +204,13 @@ impl State {
     /// Logs and counts what the client may not do.
     pub(super) fn denied(&mut self, denial: &Denial) {
         let (metrics, dialect) = (self.dispatch.metrics(), self.dialect());
+        let (insight, epoch) = (self.dispatch.insight(), self.receiver.epoch().0);
         let (action, topic) = match denial {
+            Denial::Lowered { filter, asked, granted } => {
+                let reason = format!("QoS {} was asked for, QoS {} granted", *asked as u8, *granted as u8);
+                insight.note(self.receiver.key().identity(), What::QosLowered, &reason, filter.as_str(), epoch);
+                return;
+            }
             Denial::Publish(topic) => {
                 metrics.publish_denied(dialect);
                 ("publish", topic.as_str())
@@ -203,6 +221,15 @@ impl State {
             }
         };
         let key = self.receiver.key();
+        let what = if action == "publish" { What::PublishDenied } else { What::SubscribeDenied };
+        insight.note(key.identity(), what, "no permission", topic, epoch);
+        if insight.armed()
+            && let Denial::Publish(topic) = denial
+        {
+            // What it carried is not looked at any more.
+            let passing = Passing { topic, payload: &Bytes::new(), qos: QoS::AtMostOnce, packet_id: 0 };
+            let _ = self.dispatch.begin_trace(&self.receiver, passing, None, false);
+        }
         if self.uplinks.denials < DENIALS_SHOWN_MAX {
             self.uplinks.denials += 1;
             tracing::info!(%key, action, topic, "no authorization");

@@ -15,11 +15,11 @@ fn a_wrong_value_is_told() {
         ),
         (
             "[[listener]]\naddress = \"0.0.0.0:1\"\nprotocol = \"http\"",
-            "3: listener.0.protocol is \"http\", which serves nothing without roles; name \"device_auth\", \"api\" or both in roles",
+            "3: listener.0.protocol is \"http\", which serves nothing without roles; name \"device_auth\", \"api\" or \"console\" in roles",
         ),
         (
             "[[listener]]\naddress = \"0.0.0.0:1\"\nprotocol = \"http\"\nroles = [\"apy\"]",
-            "4: listener.0.roles.0 is \"apy\"; allowed: `device_auth`, `api`; did you mean `api`?",
+            "4: listener.0.roles.0 is \"apy\"; allowed: `device_auth`, `api`, `console`; did you mean `api`?",
         ),
         (
             "[[listener]]\naddress = \"0.0.0.0:1\"\ndialects = [\"generic\", \"alyun\"]",

@@ -125,6 +125,9 @@ fn a_voice_may_grant_less_than_was_asked_for() {
     for (filter, granted) in [("down/#", ReasonCode::Success), ("up/#", ReasonCode::GrantedQoS1)] {
         let mut talk = Talk::v5();
         let outputs = talk.packet(subscribe(1, &[filter]));
+        let (lowered, outputs): (Vec<_>, Vec<_>) =
+            outputs.into_iter().partition(|output| matches!(output, Output::Denied(Denial::Lowered { .. })));
+        assert_eq!(lowered.len(), usize::from(granted == ReasonCode::Success), "{filter}");
         let [Output::Subscribe { subscriptions, .. }] = &outputs[..] else { panic!("{outputs:?}") };
         assert_eq!(ReasonCode::granted(subscriptions[0].options.qos), granted, "{filter}");
         assert_eq!(stand(&mut talk, &outputs)[0], suback(1, &[granted]), "{filter}");

@@ -1,5 +1,4 @@
-//! Parts back to a snapshot. Everything that comes in is checked; what is derived is made anew, and must amount to what
-//! the head says.
+//! Parts back to a snapshot. Everything is checked; what is derived is made anew, and must amount to what the head says.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,6 +7,7 @@ use fulmar_mqtt::{QoS, TopicFilter};
 use fulmar_platform::registry::{Filed, Restoring};
 use thiserror::Error;
 
+use super::detach::{detached, kept};
 use super::{DepotPart, EntryPart, ExpansionPart, FallenPart, Head, LiveRoutesPart, OriginPart, Part};
 use super::{ResultsPart, RetainedPart, SessionPart};
 use crate::key::{NodeId, SessionKey};
@@ -20,9 +20,11 @@ use crate::state::ledger::{Ledger, SOLE};
 use crate::state::origins::{RESULTS_KEPT, Run};
 use crate::state::publish::Receiver;
 use crate::state::queue::{Entry, NEVER, Queue, SPAN_MAX};
+use crate::state::restore::Restore;
 use crate::state::session::{Place, Session};
 use crate::state::shared::{Group, Member};
 use crate::state::subscriptions::Route;
+use crate::steer;
 
 /// Why parts are no snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -58,6 +60,7 @@ enum Stage {
     Sessions,
     Expansions,
     Plane,
+    Steer,
     Ended,
 }
 
@@ -81,6 +84,7 @@ pub struct Builder {
     epochs: Vec<u64>,
     registry: Restoring,
     plane: plane::Restoring,
+    steer: steer::Restoring,
 }
 
 enum Open {
@@ -104,6 +108,7 @@ impl Default for Builder {
             epochs: Vec::new(),
             registry: Restoring::default(),
             plane: plane::Restoring::default(),
+            steer: steer::Restoring::default(),
         }
     }
 }
@@ -144,10 +149,8 @@ impl Builder {
             Part::Retained(part) => self.retained(part),
             Part::Session(part) => self.session(*part),
             Part::Expansion(part) => self.expansion(part),
-            Part::Plane(filed) => {
-                self.proceed(Stage::Plane)?;
-                self.plane.add(*filed)
-            }
+            Part::Plane(filed) => self.proceed(Stage::Plane).and_then(|()| self.plane.add(*filed)),
+            Part::Steer(filed) => self.proceed(Stage::Steer).and_then(|()| self.steer.add(*filed)),
             Part::End => self.proceed(Stage::Ended),
         }
     }
@@ -183,7 +186,7 @@ impl Builder {
         check(head.routes_at <= head.position, "routes_at", || format!("is {}, after the position", head.routes_at))?;
         check(head.books.unaccounted() == 0, "books", || "do not balance".to_owned())?;
         let snapshot = &mut self.snapshot;
-        (snapshot.limits, snapshot.now, snapshot.epoch_last) = (head.limits, head.now, head.epoch_last);
+        (snapshot.configured, snapshot.now, snapshot.epoch_last) = (head.limits, head.now, head.epoch_last);
         (snapshot.position, snapshot.routes_at) = (head.position, head.routes_at);
         check(head.removed.is_sorted_by(|one, next| one < next), "removed", || "are not in order".to_owned())?;
         head.removed.iter().for_each(|node| snapshot.origins.restore_removed(*node));
@@ -447,8 +450,15 @@ impl Builder {
 
     fn complete(&mut self) -> Result<(), Refusal> {
         check(self.stage == Stage::Ended, "it", || "is missing".to_owned())?;
-        self.snapshot.registry = std::mem::take(&mut self.registry).finish()?;
-        self.snapshot.plane = std::mem::take(&mut self.plane).finish()?;
+        let (registry, plane) = (std::mem::take(&mut self.registry), std::mem::take(&mut self.plane));
+        (self.snapshot.registry, self.snapshot.plane) = match self.head.restoring {
+            Some(_) => (registry.unfinished(), plane.unfinished()),
+            None => (registry.finish()?, plane.finish()?),
+        };
+        self.snapshot.steer = std::mem::take(&mut self.steer).finish();
+        self.snapshot.limits = self.snapshot.steer.settings.over(self.snapshot.configured);
+        let (part, bodies) = (self.head.restoring.clone(), std::mem::take(&mut self.bodies));
+        self.snapshot.restoring = part.map(|part| Restore::of(*part, bodies));
         let (head, ledger) = (&self.head, &mut self.ledger);
         for (field, said, found) in [
             ("sessions", head.sessions, self.snapshot.sessions.size() as u64),
@@ -459,11 +469,13 @@ impl Builder {
         ] {
             check(said == found, field, || format!("are {found}; the head says {said}"))?;
         }
-        let unheld = ledger.unheld();
+        // A retained message comes before the queues that refer to it.
+        let unheld = ledger.unheld().filter(|_| self.snapshot.restoring.is_none());
         check(unheld.is_none(), "body", || format!("{} is in no queue", unheld.unwrap_or_default()))?;
         self.epochs.sort_unstable();
-        let twice = self.epochs.windows(2).any(|pair| pair.first() == pair.last());
-        check(!twice, "epoch", || "is that of two sessions".to_owned())?;
+        check(!self.epochs.windows(2).any(|pair| pair.first() == pair.last()), "epoch", || {
+            "is that of two sessions".to_owned()
+        })?;
         ledger.restored(head.books, head.bodies_made);
         self.snapshot.ledger = std::mem::take(ledger);
         for (name, members) in self.groups.drain().filter(|(_, members)| !members.is_empty()) {
@@ -479,15 +491,4 @@ fn depot(part: DepotPart) -> Result<(Queue, Vec<u16>), Refusal> {
     let ascends = received.is_sorted_by(|one, next| one < next) && received.first() != Some(&0);
     check(ascends, "received", || "is not in order, or has 0".to_owned())?;
     Ok((Queue::restored(next_seq, offered, expires_next.unwrap_or(NEVER)), received))
-}
-
-fn kept(subscription: Subscription) -> Subscription {
-    Subscription { filter: subscription.filter.detached(), ..subscription }
-}
-
-fn detached(mut outcome: Outcome) -> Outcome {
-    if let Outcome::Claimed(claimed) = &mut outcome {
-        claimed.subscriptions = std::mem::take(&mut claimed.subscriptions).into_iter().map(kept).collect();
-    }
-    outcome
 }

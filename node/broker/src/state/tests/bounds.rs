@@ -118,7 +118,7 @@ fn the_unsettled_span_stays_below_the_packet_ids() {
         let (publication, subscription_ids) = (Arc::clone(&publication), Default::default());
         let (expires_at, group, qos, retain) = (NEVER, None, QoS::ExactlyOnce, false);
         let entry = Entry { publication, body, expires_at, subscription_ids, group, qos, retain, phase };
-        let room = queue.make_room(&limits, entry.cost(), ledger);
+        let room = queue.make_room(&limits, entry.cost(), ledger, &mut crate::state::queue::Lost::default());
         if room {
             queue.push(entry);
             ledger.queued();

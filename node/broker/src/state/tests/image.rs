@@ -2,6 +2,7 @@ use super::*;
 use crate::state::books::Dropped;
 use crate::state::image::{Builder, EntryPart, ImageError, PART_BYTES, Part, Place};
 use crate::state::{Books, Snapshot};
+use crate::steer;
 
 fn build(parts: impl IntoIterator<Item = Part>) -> Result<Snapshot, ImageError> {
     let mut builder = Builder::default();
@@ -25,7 +26,7 @@ pub(super) fn sharing(snapshot: &Snapshot) -> Vec<usize> {
 }
 
 /// A state with something of everything.
-fn rich() -> Bench {
+pub(super) fn rich() -> Bench {
     let mut bench = Bench::new();
     let a = bench.session("a", &[("#", QoS::ExactlyOnce), ("$share/g/t", QoS::AtLeastOnce)]);
     bench.session("b", &[("t/+", QoS::AtLeastOnce), ("$share/g/t", QoS::AtLeastOnce), ("zero", QoS::AtMostOnce)]);
@@ -63,6 +64,9 @@ fn rich() -> Bench {
     bench.claim(Claim { key: devices::device_key("p_d"), exclusive_client_id, ..claim("", ONE, 60) });
     bench.run_all(vec![devices::shadow("p_d", false, 1), devices::shadow("p_late", true, 2)]);
     bench.run(Command::Registry(Box::new(fulmar_platform::registry::Change::Key(fulmar_platform::Secret::new("k")))));
+    let (name, value) = (steer::settings::table::QUEUE_ENTRIES_MAX.into(), Some(steer::settings::Value::Number(77)));
+    let setting = steer::settings::Change { name, value, by: "me".into(), version: None };
+    bench.run(Command::Steer(Box::new(steer::Change::Setting(setting))));
     bench
 }
 
@@ -76,11 +80,12 @@ fn everything_comes_back() {
     assert_eq!(restored, snapshot);
     assert_eq!(sharing(&restored), sharing(&snapshot));
     let names: std::collections::BTreeSet<_> = snapshot.parts().map(|part| part.name()).collect();
-    assert_eq!(names.len(), 10, "all but continued subscriptions: {names:?}");
+    assert_eq!(names.len(), 11, "all but continued subscriptions: {names:?}");
     let state = State::restore(restored);
     audit(&state);
     assert_eq!(state.generation_of(ONE), Some(Generation(1)));
     assert_eq!(state.generation_of(NodeId(7)), None);
+    assert_eq!((state.limits().queue_entries_max, state.configured_limits().queue_entries_max), (77, 10_000));
     assert!(state.shared_group_is_durable(&filter("$share/g/t")));
     assert!(!state.shared_group_is_durable(&filter("$share/live/t")));
 }

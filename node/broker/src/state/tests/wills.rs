@@ -112,7 +112,8 @@ fn a_dead_nodes_sessions_are_settled_in_steps_from_the_time_it_died() {
     bench.claim(claim("clean", TWO, 0));
     bench.pass_s(100);
     bench.run(down(TWO));
-    assert_eq!(bench.effects, [Effect::NodeDown { node: TWO, generation: Generation(1) }]);
+    assert_eq!(bench.effects[0], Effect::NodeDown { node: TWO, generation: Generation(1) });
+    assert!(matches!(bench.effects[1..], [Effect::Steer(_)]), "an alarm, and nothing else: {:?}", bench.effects);
     assert_eq!(bench.state.next_due(), Some(bench.at));
     bench.pass_s(5);
     let step = bench.state.due(bench.at, 1000);

@@ -46,6 +46,7 @@ fn record() -> impl Strategy<Value = Record> {
                 accepted_at: LogTime(accepted),
                 expires_at: expires.map(LogTime),
                 via,
+                trace: accepted.wrapping_mul(expires.is_some().into()),
             }),
             member,
         })
@@ -95,7 +96,8 @@ fn what_is_wrong_is_named() {
         (&[0], Malformed::Short),
         (&[3, 0, 1, b't', 0, 0], Malformed::Flags),
         (&[0, 3, 1, b't', 0, 0], Malformed::Flags),
-        (&[0, 8, 1, b't', 0, 0], Malformed::Flags),
+        (&[0, 8, 1, b't', 0, 0], Malformed::Short),
+        (&[0, 16, 1, b't', 0, 0], Malformed::Flags),
         (&[0x10, 4, 1, b't', 0, 0], Malformed::Flags),
         (&[0x08, 0, 0, 0], Malformed::Reference),
         (&[0x10, 0, 1, b't', 0, 0], Malformed::Reference),

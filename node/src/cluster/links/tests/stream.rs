@@ -155,6 +155,14 @@ impl Peer for Service {
         Err(Status::unimplemented(""))
     }
 
+    async fn consult(&self, _: Request<proto::ConsultRequest>) -> Result<Response<proto::ConsultResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn examine(&self, _: Request<proto::ExamineRequest>) -> Result<Response<proto::ExamineResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn answer(&self, _: Request<proto::AnswerRequest>) -> Result<Response<proto::AnswerResponse>, Status> {
         Err(Status::unimplemented(""))
     }

@@ -93,6 +93,14 @@ impl peer::peer_server::Peer for Silent {
         silence()
     }
 
+    async fn consult(&self, _: Request<peer::ConsultRequest>) -> Result<Response<peer::ConsultResponse>, Status> {
+        silence()
+    }
+
+    async fn examine(&self, _: Request<peer::ExamineRequest>) -> Result<Response<peer::ExamineResponse>, Status> {
+        silence()
+    }
+
     async fn answer(&self, _: Request<peer::AnswerRequest>) -> Result<Response<peer::AnswerResponse>, Status> {
         silence()
     }
@@ -216,6 +224,7 @@ pub(super) fn retain(at: u64, bytes: usize) -> Vec<Command> {
         accepted_at: LogTime::default(),
         expires_at: None,
         via: Via::Client,
+        trace: 0,
     }))]
 }
 

@@ -1,7 +1,7 @@
 use bytes::BytesMut;
 use fulmar_broker::state::State;
 use fulmar_broker::state::command::{Batch, Claim, Command, PublishCommand};
-use fulmar_broker::state::image::Builder;
+use fulmar_broker::state::image::{Builder, RestorePart};
 use fulmar_broker::{Generation, NodeId, SessionKey, Via};
 use fulmar_mqtt::packet::{RetainHandling, SubscriptionOptions};
 use fulmar_mqtt::property::{ForwardProperties, ForwardProperty};
@@ -74,6 +74,7 @@ impl Random {
             accepted_at: LogTime(self.number()),
             expires_at: self.some(|random| LogTime(random.number())),
             via: [Via::Client, Via::Will, Via::Server][self.0.random_range(0..3)],
+            trace: u64::from(self.0.random_range(0..3u8)) << 48,
         })
     }
 
@@ -195,6 +196,11 @@ impl Random {
                 registry_key: self.some(|random| Secret::new(&random.text())),
                 registry_last: self.number(),
                 devices: self.number(),
+                restoring: self.some(|random| {
+                    let head = Head { epoch_last: random.number(), ..Head::default() };
+                    let [id, steps, epochs, revisions] = [(); 4].map(|()| random.number());
+                    Box::new(RestorePart { id, steps, epochs, revisions, head, session: random.some(Random::key) })
+                }),
             })),
             1 => Part::Origin(OriginPart {
                 node: self.node(),
