@@ -271,10 +271,11 @@ fi
 given=$endpoints
 
 note "setting up the clients in $cache"
-has_python= has_paho= has_mqttjs= has_mosquitto=
+has_python= has_paho= has_grpc= has_mqttjs= has_mosquitto=
 if reason=$(setup_python); then
     has_python=1
     if reason=$(setup_venv paho "$here/requirements.txt"); then has_paho=1; else missing paho-mqtt "$reason"; fi
+    if reason=$(setup_venv grpc "$here/requirements-grpc.txt"); then has_grpc=1; else missing grpcio "$reason"; fi
     if reason=$(setup_mosquitto); then has_mosquitto=1; else missing mosquitto-clients "$reason"; fi
 else
     missing python3 "$reason"
@@ -284,6 +285,7 @@ if reason=$(setup_node mqttjs "$here"); then has_mqttjs=1; else missing MQTT.js 
 [ -n "$endpoints" ] || start_dev
 note "seed $INTEROP_SEED (INTEROP_SEED=$INTEROP_SEED repeats its names), endpoints $endpoints"
 [ -n "$has_paho" ] && run_suite paho "$(cat "$cache/paho-python")" "$here/suite.py" "$endpoints" paho
+[ -n "$has_grpc" ] && run_suite grpc "$(cat "$cache/grpc-python")" "$here/suite.py" "$endpoints" grpc
 [ -n "$has_python" ] && run_suite raw python3 "$here/suite.py" "$endpoints" raw
 if [ -n "$has_mosquitto" ]; then
     note "$(mosquitto_pub --help | sed -n '/version/p' | head -n 1)"

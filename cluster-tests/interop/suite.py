@@ -1,5 +1,5 @@
-"""Runs the Python suites: paho-mqtt, the mosquitto clients, the raw handshake and the vendors' SDKs. One line a case on
-stdout."""
+"""Runs the Python suites: paho-mqtt, the mosquitto clients, the raw handshake, gRPC by reflection and the vendors' SDKs.
+One line a case on stdout."""
 
 import argparse
 import importlib
@@ -14,6 +14,7 @@ MODULES = {
     "paho": ["cases_core", "cases_v5_publish", "cases_v5_subscribe", "cases_v5_session"],
     "mosquitto": ["cases_mosquitto"],
     "raw": ["raw_handshake"],
+    "grpc": ["cases_grpc"],
     "vendors": [
         "vendors.cases_aliyun",
         "vendors.cases_tencent",
@@ -31,6 +32,7 @@ MODULES = {
         "vendors.cases_sensoro_push",
         "vendors.cases_rest_input",
         "vendors.cases_browser",
+        "vendors.cases_console",
         "vendors.cases_demo",
         # These run alone, in this order; the last one takes a node away.
         "vendors.cases_rest_fuzz",
