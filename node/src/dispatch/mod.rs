@@ -30,6 +30,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use fulmar_broker::insight::What;
 use fulmar_broker::outbound::DropReason;
 use fulmar_broker::retained::Retained;
 use fulmar_broker::{Now, SessionKey};
@@ -200,7 +201,10 @@ impl Dispatch {
     /// Closes a receiver whose session has a newer owner: from here on it acknowledges and delivers nothing
     /// [v5 MQTT-3.1.4-3].
     pub fn take_over(&self, receiver: &Receiver) {
-        self.close_receiver(receiver, Some(ReasonCode::SessionTakenOver), DropReason::SessionEnded);
+        // Here, because the connection may end, and its actor with it, before the actor hears why.
+        let (client, reason) = (receiver.key().identity(), ReasonCode::SessionTakenOver);
+        self.insight.note(client, What::TakenOver, reason.text(), "", receiver.epoch().0);
+        self.close_receiver(receiver, Some(reason), DropReason::SessionEnded);
         receiver.tell(|port| port.taken_over());
     }
 

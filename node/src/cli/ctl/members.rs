@@ -83,7 +83,8 @@ pub(super) async fn drain(client: &Client, output: Output, node: Option<&str>) -
         None => word(&all, "node").to_owned(),
     };
     // The node itself cannot tell of its end.
-    if word(&all, "node") == node {
+    let itself = word(&all, "node") == node;
+    if itself {
         client.turn_away();
     }
     let bar = Bar::open("connections", &node);
@@ -99,8 +100,8 @@ pub(super) async fn drain(client: &Client, output: Output, node: Option<&str>) -
                 }
             }
             Ok(None) => break,
-            // It was the node itself that told.
-            Err(failure) if begun && failure.code == EXIT_UNREACHABLE => break,
+            // It was the node itself that told; it may have gone before its first word was sent.
+            Err(failure) if (begun || itself) && failure.code == EXIT_UNREACHABLE => break,
             Err(failure) => return Err(failure),
         }
     }

@@ -22,8 +22,8 @@ impl State {
     /// Writes down why a connection ends, where its client has not said so.
     pub(super) fn note_end(&self, reason: ReasonCode) {
         let what = match reason {
-            ReasonCode::SessionTakenOver => What::TakenOver,
-            ReasonCode::ServerShuttingDown => return,
+            // A takeover is written down where it is decided.
+            ReasonCode::SessionTakenOver | ReasonCode::ServerShuttingDown => return,
             reason if reason.is_error() => What::Ended,
             _ => return,
         };
