@@ -38,12 +38,4 @@ pub mod peer {
     }
 }
 
-/// What admins ask of a node.
-pub mod admin {
-    #[allow(unreachable_pub, clippy::all, clippy::pedantic)]
-    pub mod v1 {
-        include!(concat!(env!("OUT_DIR"), "/fulmar.admin.v1.rs"));
-    }
-}
-
 pub use prost::{DecodeError, EncodeError, Message};

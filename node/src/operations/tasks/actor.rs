@@ -42,8 +42,8 @@ pub(super) enum Message {
     /// Room for one target, perhaps for more.
     Room(OwnedSemaphorePermit),
     Begun(Committed),
-    /// `None`: how it ends the device will tell.
-    Done(u32, Option<Outcome>),
+    /// With the room that it took. `None`: how it ends the device will tell.
+    Done(u32, Option<Outcome>, Option<OwnedSemaphorePermit>),
     Finished(Committed),
 }
 
@@ -64,10 +64,13 @@ pub(super) struct State {
     beginning: Option<Vec<OwnedSemaphorePermit>>,
     /// Begun, and not ended here yet.
     running: usize,
-    results: VecDeque<(u32, Outcome)>,
+    /// They keep their room until it is noted in the log what came of them: so a node that dies leaves no more targets of
+    /// unknown end than there is room for.
+    results: VecDeque<(u32, Outcome, Option<OwnedSemaphorePermit>)>,
     /// Failed ones whose end is being noted: they may be due again later.
     failing: Vec<u32>,
-    finishing: bool,
+    /// Room of those whose end is being noted.
+    finishing: Option<Vec<OwnedSemaphorePermit>>,
 }
 
 impl Actor for TaskActor {
@@ -92,7 +95,7 @@ impl Actor for TaskActor {
             running: 0,
             results: VecDeque::new(),
             failing: Vec::new(),
-            finishing: false,
+            finishing: None,
         })
     }
 
@@ -142,12 +145,12 @@ impl State {
                 let Answer::Begun(begun) = answer(committed)? else { return None };
                 self.execute(begun, permits, myself)?;
             }
-            Message::Done(target, outcome) => {
+            Message::Done(target, outcome, permit) => {
                 self.running = self.running.saturating_sub(1);
-                self.results.extend(outcome.map(|outcome| (target, outcome)));
+                self.results.extend(outcome.map(|outcome| (target, outcome, permit)));
             }
             Message::Finished(committed) => {
-                self.finishing = false;
+                self.finishing = None;
                 if answer(committed)? != Answer::Done {
                     return None;
                 }
@@ -185,7 +188,11 @@ impl State {
         }
         let progress = task.progress();
         let unknown = progress.waitting > 0 || (progress.fail_wait_retry > 0 && self.later.is_empty());
-        if unknown && self.pending.is_empty() && self.beginning.is_none() && !self.finishing && self.results.is_empty()
+        if unknown
+            && self.pending.is_empty()
+            && self.beginning.is_none()
+            && self.finishing.is_none()
+            && self.results.is_empty()
         {
             // At the start, and when some are to be done anew.
             for (target, number) in task.targets.iter().zip(0..) {
@@ -251,9 +258,8 @@ impl State {
             let (operations, work, actor) = (self.operations.clone(), work.clone(), myself.clone());
             self.running += 1;
             tokio::spawn(async move {
-                let mut report = Report { actor, number, outcome: Some(broken("it broke off")) };
+                let mut report = Report { actor, number, outcome: Some(broken("it broke off")), permit: Some(permit) };
                 report.outcome = work.execute(&operations, number, &id, again).await;
-                drop(permit);
             });
         }
         Some(())
@@ -261,11 +267,11 @@ impl State {
 
     /// Has noted what has ended, if nothing of that is under way: what ends meanwhile goes together.
     fn finish(&mut self, myself: &ActorRef<Message>) {
-        let Some(epoch) = self.epoch.filter(|_| !self.finishing && !self.results.is_empty()) else { return };
-        let (mut results, mut bytes) = (Vec::new(), 0);
+        let Some(epoch) = self.epoch.filter(|_| self.finishing.is_none() && !self.results.is_empty()) else { return };
+        let (mut results, mut permits, mut bytes) = (Vec::new(), Vec::new(), 0);
         while results.len() < TOGETHER_MAX
             && bytes < RESULTS_BYTES_MAX
-            && let Some((number, outcome)) = self.results.pop_front()
+            && let Some((number, outcome, permit)) = self.results.pop_front()
         {
             bytes += outcome.bytes();
             self.operations.dispatch.metrics().target_done(match &outcome {
@@ -278,8 +284,9 @@ impl State {
                 }
             });
             results.push((number, outcome));
+            permits.extend(permit);
         }
-        self.finishing = true;
+        self.finishing = Some(permits);
         propose(&self.operations, Change::Finish { id: self.id, epoch, results }, myself, Message::Finished);
     }
 
@@ -303,12 +310,13 @@ struct Report {
     actor: ActorRef<Message>,
     number: u32,
     outcome: Option<Outcome>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Report {
     fn drop(&mut self) {
         // An actor that has ended is not the task's owner any more.
-        let _ = self.actor.cast(Message::Done(self.number, self.outcome.take()));
+        let _ = self.actor.cast(Message::Done(self.number, self.outcome.take(), self.permit.take()));
     }
 }
 
