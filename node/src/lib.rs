@@ -12,3 +12,4 @@ pub mod rule_engine;
 pub mod sessions;
 pub mod store;
 pub mod telemetry;
+pub mod tls;

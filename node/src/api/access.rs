@@ -1,9 +1,12 @@
 //! Where clients and people reach this node, by its configuration.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use fulmar_platform::Dialect;
+use parking_lot::RwLock;
 use serde_json::{Value, json};
 
 use super::Fault;
@@ -11,6 +14,7 @@ use super::call::{Answer, Call};
 use crate::config::Config;
 use crate::config::listener::{Listener, Protocol, Role};
 use crate::operations::input::Input;
+use crate::tls::Certificates;
 
 /// Bytes of a certificate's file.
 const CERTIFICATE_BYTES_MAX: usize = 64 * 1024;
@@ -31,8 +35,15 @@ pub struct Socket {
 pub struct Access {
     places: Vec<Place>,
     instance_id: Option<String>,
-    /// PEM.
-    root_certificate: Option<String>,
+    root_certificate: Option<Root>,
+}
+
+/// The certificate of the authority that vouches for the listeners.
+#[derive(Debug, Clone)]
+struct Root {
+    path: PathBuf,
+    /// As the file says now.
+    pem: Arc<RwLock<String>>,
 }
 
 /// One way in.
@@ -66,6 +77,20 @@ fn schemes(listener: &Listener) -> Vec<&'static str> {
     }
 }
 
+/// Reads certificates as PEM.
+fn root_certificate(path: &Path) -> anyhow::Result<String> {
+    let shown = || format!("rest.root_certificate names {}", path.display());
+    let text = std::fs::read_to_string(path).with_context(shown)?;
+    // Nobody is to hand out a key by a slip of the configuration.
+    let public = text.contains("-----BEGIN CERTIFICATE-----") && !text.contains("PRIVATE KEY-----");
+    anyhow::ensure!(
+        public && text.len() <= CERTIFICATE_BYTES_MAX,
+        "{}, which is no PEM file of certificates alone",
+        shown()
+    );
+    Ok(text)
+}
+
 impl Access {
     /// Reads the certificate that the configuration names. Listeners whose port the system chooses are left out.
     ///
@@ -91,20 +116,21 @@ impl Access {
         }
         let root_certificate = match &config.rest.root_certificate {
             None => None,
-            Some(path) => {
-                let shown = || format!("rest.root_certificate names {}", path.display());
-                let text = std::fs::read_to_string(path).with_context(shown)?;
-                // Nobody is to hand out a key by a slip of the configuration.
-                let public = text.contains("-----BEGIN CERTIFICATE-----") && !text.contains("PRIVATE KEY-----");
-                anyhow::ensure!(
-                    public && text.len() <= CERTIFICATE_BYTES_MAX,
-                    "{}, which is no PEM file of certificates alone",
-                    shown()
-                );
-                Some(text)
-            }
+            Some(path) => Some(Root { path: path.clone(), pem: Arc::new(RwLock::new(root_certificate(path)?)) }),
         };
         Ok(Access { places, instance_id: config.platform.instance_id.clone(), root_certificate })
+    }
+
+    /// Reads the certificate again whenever its file changes.
+    pub fn follow(&self, certificates: &Certificates) {
+        if let Some(Root { path, pem }) = self.root_certificate.clone() {
+            let file = path.clone();
+            let read = move || {
+                *pem.write() = root_certificate(&path).map_err(|error| format!("{error:#}"))?;
+                Ok(())
+            };
+            certificates.follow("rest.root_certificate", &file, read);
+        }
     }
 
     /// Where MQTT over WebSocket is spoken.
@@ -129,8 +155,8 @@ impl Access {
         if let Some(instance_id) = &self.instance_id {
             document["instance_id"] = instance_id.as_str().into();
         }
-        if let Some(pem) = &self.root_certificate {
-            document["root_certificate"] = pem.as_str().into();
+        if let Some(root) = &self.root_certificate {
+            document["root_certificate"] = root.pem.read().as_str().into();
         }
         document
     }

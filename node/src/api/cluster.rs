@@ -10,7 +10,7 @@ use super::streams;
 use crate::cluster::Role;
 use crate::config::units::check_host_port;
 use crate::operations::input::Input;
-use crate::operations::{Leaving, Watched, node_name, node_of};
+use crate::operations::{Balance, Leaving, REBALANCE_RATE, Share, Watched, node_name, node_of};
 
 /// A member's id, whole.
 fn node_in(input: &Input<'_>) -> Result<Option<NodeId>, Fault> {
@@ -101,6 +101,28 @@ pub(super) fn drain(call: Call) -> impl Stream<Item = Result<Value, Fault>> + Se
             "node": node_name(leaving.node),
             "stage": leaving.stage,
             "connections": leaving.connections,
+        }))
+    };
+    stream::once(begun)
+        .map(move |begun| begun.map_or_else(streams::refused, |parts| streams::of(parts, told)))
+        .flatten()
+}
+
+/// Evens out the connections of the nodes; tells how far it is.
+pub(super) fn rebalance(call: Call) -> impl Stream<Item = Result<Value, Fault>> + Send {
+    let begun = async move {
+        let document = call.document()?;
+        let input = Input::of(&document)?;
+        let (rate, dry) = (input.number("rate", u64::MAX)?.unwrap_or(REBALANCE_RATE), input.flag("dry_run")?);
+        Ok::<_, Fault>(call.operations().rebalance(rate, dry.unwrap_or_default()).await?)
+    };
+    let told = |balance: Balance| {
+        let share = |share: &Share| json!({ "node": node_name(share.node), "clients": share.clients, "surplus": share.surplus });
+        Ok(json!({
+            "state": balance.state,
+            "round": balance.round,
+            "told": balance.told,
+            "nodes": balance.shares.iter().map(share).collect::<Vec<_>>(),
         }))
     };
     stream::once(begun)

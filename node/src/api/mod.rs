@@ -51,6 +51,7 @@ use subtle::ConstantTimeEq;
 use crate::cluster::clock::wall_ms;
 use crate::config::units;
 use crate::operations::Operations;
+use crate::telemetry::spans::{self, Kind};
 pub use access::{Access, Socket};
 use attempts::Attempts;
 pub use call::{Answer, Body, Call, Caller};
@@ -296,12 +297,28 @@ impl Api {
         request_id: &str,
         handler: impl FnOnce(Call) -> Answering,
     ) -> Result<Answer, Fault> {
+        let began = std::time::Instant::now();
         let who = Who { caller: call.caller.clone(), peer: call.peer, door: call.door };
         let about = call.about();
+        let mut span = spans::root(route.name, Kind::Server);
         let outcome = match self.may_begin(route, &call.caller).and_then(|()| self.paced(route, &who)) {
-            Ok(()) => handler(call).await,
+            Ok(()) => span.during(handler(call)).await,
             Err(fault) => Err(fault),
         };
+        let status = outcome.as_ref().map_or_else(|fault| fault.status, |answer| answer.status);
+        self.operations.metrics().calls_answered.answered(who.door, route.room(), status, began.elapsed());
+        if span.recorded() {
+            span.set("fulmar.door", who.door);
+            span.set("fulmar.request_id", request_id);
+            span.set("fulmar.about", about.as_str());
+            span.set("http.response.status_code", u64::from(status));
+            if let Err(fault) = outcome.as_ref().as_ref()
+                && fault.status >= 500
+            {
+                span.fail(fault.code);
+            }
+        }
+        drop(span);
         if route.sensitive() && outcome.is_ok() {
             // What was refused has told and changed nothing. Whoever came meanwhile may be one too many.
             let _ = self.sensitive.takes(&who.caller.name, who.peer, now_ms());

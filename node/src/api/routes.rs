@@ -86,6 +86,12 @@ impl Route {
         }
     }
 
+    /// The first part of its name.
+    #[must_use]
+    pub fn room(&self) -> &'static str {
+        self.name.split_once('.').map_or(self.name, |(room, _)| room)
+    }
+
     /// Whether it returns or changes a secret: one caller may make few of these.
     #[must_use]
     pub fn sensitive(&self) -> bool {
@@ -285,6 +291,7 @@ const CALLS: &[Route] = calls! {
     ADMIN changes cluster::join;
     ADMIN changes cluster::remove;
     ADMIN follows cluster::drain;
+    ADMIN follows cluster::rebalance;
     VIEWER looks cluster::metrics;
     VIEWER watches cluster::watch;
     VIEWER watches devices::watch;

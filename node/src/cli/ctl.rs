@@ -7,6 +7,7 @@ mod client;
 mod connect;
 pub(super) mod contexts;
 mod device;
+mod disconnect;
 mod documents;
 pub(super) mod failure;
 mod filters;
@@ -15,6 +16,7 @@ mod kinds;
 mod members;
 mod output;
 mod progress;
+mod recover;
 mod settings;
 mod table;
 mod top;
@@ -57,6 +59,8 @@ enum Of {
     Describe(get::Describe),
     /// Delete things.
     Delete(get::Delete),
+    /// Close connections of sessions, which stay for as long as they are to.
+    Disconnect(disconnect::Disconnect),
     /// Make what documents describe.
     Create(apply::Apply),
     /// Have things be as documents describe: makes or changes them, or leaves them as they are.
@@ -66,12 +70,16 @@ enum Of {
     /// The cluster and its members.
     #[command(subcommand)]
     Cluster(members::Verb),
+    /// Make a new cluster of one out of a stopped node's data, after a majority of the voters was lost for good.
+    Recover(recover::Recover),
     /// Have a node let its clients go, hand over what it leads, and end its process.
     Drain {
         /// Its id, or the beginning of it.
         #[arg(value_name = "NODE", value_parser = members::node_prefix)]
         node: String,
     },
+    /// Even out the connections of the nodes, after one has joined or come back. Stopped with Ctrl-C.
+    Rebalance(members::Rebalance),
     /// Say what keeps a client from its messages.
     Why(why::Why),
     /// Follow messages hop by hop over the nodes.
@@ -123,6 +131,7 @@ fn done(options: &Options) -> Result<(), Failure> {
     match &options.of {
         Of::Config(verb) => return settings::run(options.output, verb),
         Of::Completion { shell } => return completion(*shell),
+        Of::Recover(of) => return recover::run(options.output, of),
         _ => {}
     }
     // Several libraries speak TLS; all are to use this one.
@@ -142,11 +151,13 @@ async fn asked(options: &Options) -> Result<(), Failure> {
         Of::Get(of) => get::get(client, output, of).await,
         Of::Describe(of) => get::describe(client, output, of).await,
         Of::Delete(of) => get::delete(client, output, of).await,
+        Of::Disconnect(of) => disconnect::run(client, output, of).await,
         Of::Create(of) => apply::run(client, output, of, true).await,
         Of::Apply(of) => apply::run(client, output, of, false).await,
         Of::Watch(of) => watch::run(client, output, of).await,
         Of::Cluster(verb) => members::run(client, output, verb).await,
         Of::Drain { node } => members::drain(client, output, Some(node)).await,
+        Of::Rebalance(of) => members::rebalance(client, output, of).await,
         Of::Why(of) => why::run(client, output, of).await,
         Of::Trace(of) => trace::run(client, output, of).await,
         Of::Top(of) => top::run(client, output, of).await,
@@ -155,7 +166,7 @@ async fn asked(options: &Options) -> Result<(), Failure> {
         Of::Command(of) => device::command(client, output, of).await,
         Of::TestRule(of) => device::test_rule(client, output, of).await,
         Of::Call { method, request } => call(client, output, method, request).await,
-        Of::Login(_) | Of::Config(_) | Of::Completion { .. } => Ok(()),
+        Of::Login(_) | Of::Config(_) | Of::Completion { .. } | Of::Recover(_) => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 mod config;
 mod ctl;
 mod dev;
+mod drain;
 mod verify;
 
 use std::path::PathBuf;
@@ -26,6 +27,9 @@ struct Cli {
 enum Verb {
     /// Run one node.
     Serve(Configured),
+    /// Have the node of a data directory let its clients go and stay, and wait until they are gone: exit 0 if they are, or
+    /// if no node runs there, 1 if it takes longer than the timeout.
+    Drain(drain::Options),
     /// Run a cluster on this machine to try things out: certificates, demo credentials, every endpoint printed.
     Dev(dev::Options),
     /// Ask running nodes about their cluster, or have it changed.
@@ -39,6 +43,9 @@ enum Verb {
         /// What `node.data_dir` names, or the file of a backup.
         #[arg(value_name = "DATA_DIR")]
         data_dir: PathBuf,
+        /// How what was found is printed.
+        #[arg(short = 'o', long, value_enum, default_value_t = verify::Output::Table)]
+        output: verify::Output,
     },
 }
 
@@ -84,10 +91,11 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.verb {
         Verb::Serve(configured) => serve(&configured),
+        Verb::Drain(options) => drain::run(&options),
         Verb::Dev(options) => dev::run(options),
         Verb::Ctl(options) => return ctl::run(&options),
         Verb::Config(verb) => return config_verb(&verb),
-        Verb::Verify { data_dir } => return verify::run(&data_dir),
+        Verb::Verify { data_dir, output } => return verify::run(&data_dir, output),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -159,6 +167,7 @@ mod tests {
             "fulmar ctl cluster members --endpoints e.json --output json",
             "fulmar ctl --address a:1 --token-file t --ca c cluster remove 02ab",
             "fulmar ctl cluster drain",
+            "fulmar ctl rebalance --dry-run --rate 5",
             "fulmar ctl cluster --plaintext join a:7400",
             "fulmar ctl get devices --product-id p -o wide --limit 0",
             "fulmar ctl get rules -l active=true,event=report --context dev",

@@ -252,10 +252,13 @@ impl Batcher {
         let core = context.core.clone();
         let ended = Stream::new(context).run(&self).await;
         if let Err(why) = ended {
-            self.queue.lock().closed = true;
+            // Once it was told to end, what is still under way is not acknowledged: no failure of the log.
+            let told_to_end = std::mem::replace(&mut self.queue.lock().closed, true);
             core.fail_all(Error::Stopped);
             self.clear();
-            fatal(&why);
+            if !told_to_end {
+                fatal(&why);
+            }
         }
         stopped.send_replace(true);
     }

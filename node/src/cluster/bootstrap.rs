@@ -72,8 +72,9 @@ async fn find_others(context: &Arc<Context>, peers: &[String], expected: usize) 
             return Ok(()); // others have begun a cluster with this node
         }
         let (found, silent) = ask(context, peers).await;
-        let waiting = if let Some(member) = found.values().find(|other| !other.empty && other.cluster != 0) {
-            match join(context, member).await {
+        let clusters = clusters(&found);
+        let waiting = if !clusters.is_empty() {
+            match join_one(context, &clusters).await {
                 Ok(()) => return Ok(()),
                 Err(why) => why,
             }
@@ -92,6 +93,7 @@ async fn find_others(context: &Arc<Context>, peers: &[String], expected: usize) 
         if round.is_multiple_of(SAID_EVERY) {
             tracing::info!(waiting, "not a member yet");
         }
+        context.waits.note(Some(waiting));
         tokio::time::sleep(ASK_EVERY).await;
     }
     Ok(())
@@ -132,6 +134,28 @@ async fn ask(context: &Arc<Context>, peers: &[String]) -> (BTreeMap<u64, Identit
     }
     silent.sort_unstable();
     (found, silent)
+}
+
+/// A member of each cluster that was found, those first that know of a leader: beside the one that is there may lie what is
+/// left of one that has ended.
+fn clusters(found: &BTreeMap<u64, Identity>) -> Vec<&Identity> {
+    let mut members: Vec<&Identity> = found.values().filter(|other| !other.empty && other.cluster != 0).collect();
+    members.sort_by_key(|other| other.leader == 0);
+    let mut seen = BTreeSet::new();
+    members.retain(|other| seen.insert(other.cluster));
+    members
+}
+
+/// Asks one after the other to take this node in; what the last one said, if none does.
+async fn join_one(context: &Arc<Context>, members: &[&Identity]) -> Result<(), String> {
+    let mut refused = String::new();
+    for member in members {
+        match join(context, member).await {
+            Ok(()) => return Ok(()),
+            Err(why) => refused = format!("{}: {why}", member.address),
+        }
+    }
+    Err(refused)
 }
 
 /// Asks a member to take this node in.

@@ -12,11 +12,13 @@ use fulmar_broker::{Epoch, Generation, NodeId, SessionKey};
 use fulmar_platform::Downlink;
 use fulmar_proto::peer::v1 as proto;
 use tokio::runtime::Handle;
+use tonic::metadata::MetadataMap;
 
 use super::context::Context;
 use super::peers::DataClient;
 use super::replica::Replica;
 use super::wire::{self, Wire as _};
+use crate::telemetry::spans::{self, Going, Kind};
 
 /// A request to a device, encoded for it.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +82,33 @@ impl Context {
     }
 }
 
+/// A request to another node, with the place in the trace that it belongs to.
+fn traced<T>(message: T, span: &mut Going, to: NodeId) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    if let Some(Ok(parent)) = span.context().map(|context| context.header().parse()) {
+        request.metadata_mut().insert("traceparent", parent);
+    }
+    if span.recorded() {
+        span.set("fulmar.node", format!("{:016x}", to.0).as_str());
+    }
+    request
+}
+
+fn failed(span: &mut Going, status: &tonic::Status) -> String {
+    span.fail(status.message());
+    status.message().to_owned()
+}
+
+/// Serves another node as a part of the trace that it names.
+pub(super) async fn serving<F: Future>(metadata: &MetadataMap, name: &'static str, work: F) -> F::Output {
+    let parent = metadata.get("traceparent").and_then(|parent| parent.to_str().ok());
+    spans::called(parent, async {
+        let span = spans::part(name, spans::Kind::Server);
+        span.during(work).await
+    })
+    .await
+}
+
 impl Replica {
     /// Names who carries requests from here on. Once.
     pub fn carry_by(&self, desk: Weak<dyn Desk>) {
@@ -121,8 +150,9 @@ impl Replica {
     /// The node was not reached, or lost before it had an answer: the request may have been sent.
     pub async fn carry(&self, to: NodeId, carry: &Carry, runtime: &Handle) -> Result<Carried, String> {
         let (mut client, hello) = self.client(to, runtime)?;
-        let request = proto::CarryRequest { hello: Some(hello), ..carry.to_message() };
-        let answer = client.carry(request).await.map_err(|status| status.message().to_owned())?;
+        let mut span = spans::part("peer carry", Kind::Client);
+        let request = traced(proto::CarryRequest { hello: Some(hello), ..carry.to_message() }, &mut span, to);
+        let answer = client.carry(request).await.map_err(|status| failed(&mut span, &status))?;
         Carried::from_message(answer.into_inner()).map_err(|error| error.to_string())
     }
 
@@ -139,10 +169,12 @@ impl Replica {
         runtime: &Handle,
     ) -> Result<Bytes, String> {
         let (mut client, hello) = self.client(to, runtime)?;
+        let mut span = spans::part("peer consult", Kind::Client);
         let request = proto::ConsultRequest { hello: Some(hello), question: question.to_owned(), document };
+        let request = traced(request, &mut span, to);
         let answer = tokio::time::timeout(within, client.consult(request)).await;
         let answer = answer.map_err(|_| format!("node {:016x} does not answer", to.0))?;
-        let answer = answer.map_err(|status| status.message().to_owned())?.into_inner();
+        let answer = answer.map_err(|status| failed(&mut span, &status))?.into_inner();
         if answer.refused.is_empty() { Ok(answer.document) } else { Err(answer.refused) }
     }
 

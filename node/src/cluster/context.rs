@@ -20,6 +20,7 @@ use super::peers::Peers;
 use super::raft::contact::Contact;
 use super::raft::{Membership, Proposal, Raft};
 use super::reach::Reach;
+use super::waits::Waits;
 use crate::store::identity;
 use crate::store::log::{Fatal, Log};
 
@@ -38,6 +39,7 @@ pub struct Context {
     pub(super) holder: Arc<Holder>,
     pub(super) acks: Arc<Acks>,
     pub(super) contact: Arc<Contact>,
+    pub(super) waits: Waits,
     pub(super) leadership: Leadership,
     pub(super) reach: Reach,
     /// Bounds of the replicated state, as this node is configured; the leader's count.
@@ -87,6 +89,9 @@ impl Context {
     /// # Errors
     /// It does not lead any more; whether they were committed is not known.
     pub(super) async fn lead(&self, term: u64, commands: Vec<Command>) -> Result<(), String> {
+        if self.leadership.handing() {
+            return Err("leadership is being handed over".to_owned());
+        }
         let (node, generation) = self.core.run();
         let at = self.clock.now().log;
         let batch = Batch { node, generation, seq: 0, at, term: Some(term), commands };

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
 
 use fulmar_broker::state::command::{Batch, Command, Effect, Outcome};
 use fulmar_broker::state::{BatchError, State};
@@ -11,9 +12,11 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::{Notify, watch};
 
 use super::batcher::weight;
+use super::lag::Lag;
 use super::lease::Holder;
 use super::peers::Peers;
 use super::replica::{Error, Listener, Reply, Seat};
+use crate::telemetry::metrics::Durations;
 
 /// Bytes of batches between two looks at whether the log is to be shortened.
 const GROWN_BYTES: u64 = 256 << 10;
@@ -23,6 +26,7 @@ pub(super) struct Waiting {
     pub(super) seq: u64,
     /// Commands before the first reply's, which nobody waits for.
     pub(super) skip: usize,
+    pub(super) since: Instant,
     pub(super) replies: Vec<(usize, Reply)>,
 }
 
@@ -53,6 +57,9 @@ pub struct Core {
     pub(super) listener: OnceLock<Weak<dyn Listener>>,
     /// Batches of this run that are not applied yet, in order.
     waiting: Mutex<VecDeque<Waiting>>,
+    /// From the numbering of a batch of this node to its being applied here.
+    pub(super) commits: Durations,
+    pub(super) lag: Mutex<Lag>,
 }
 
 impl Core {
@@ -81,6 +88,8 @@ impl Core {
             grown: Notify::new(),
             listener: OnceLock::new(),
             waiting: Mutex::default(),
+            commits: Durations::of_disk(),
+            lag: Mutex::default(),
         });
         core.learn_addresses();
         core
@@ -224,6 +233,7 @@ impl Core {
             all.pop_front()
         };
         let Some(waiting) = waiting else { return };
+        self.commits.note(waiting.since.elapsed());
         let mut outcomes = outcomes.into_iter().skip(waiting.skip);
         for (count, reply) in waiting.replies {
             reply(Ok(outcomes.by_ref().take(count).collect()));
@@ -382,7 +392,7 @@ mod tests {
     fn wait_for(core: &Core, seq: u64) -> std::sync::mpsc::Receiver<super::super::replica::Committed> {
         let (tell, told) = std::sync::mpsc::channel();
         let reply: Reply = Box::new(move |committed| tell.send(committed).unwrap());
-        core.await_batch(Waiting { seq, skip: 0, replies: vec![(1, reply)] });
+        core.await_batch(Waiting { seq, skip: 0, since: Instant::now(), replies: vec![(1, reply)] });
         told
     }
 

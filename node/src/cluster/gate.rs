@@ -28,6 +28,9 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(400);
 /// that two who have split the votes do not stand at the same time again.
 const ELECTED_WITHIN_MS: u64 = 300;
 
+/// Elections in a row that came to nothing, each of which doubles that time.
+const FAILED_MAX: u32 = 3;
+
 impl Context {
     /// Whether this node would let another stand.
     pub(super) fn pre_vote(&self, request: PreVoteRequest) -> PreVoteResponse {
@@ -44,6 +47,7 @@ impl Context {
             wall_ms: wall_ms(),
             slow_disk: self.log.stats().slow(),
             last: last.map(log_id).as_ref().map(from_position),
+            leaving: self.leadership.leaving(),
         }
     }
 
@@ -58,6 +62,7 @@ pub(super) async fn run(context: Arc<Context>) {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut patience = Duration::from_millis(SILENT_MS + rand::random_range(0..JITTER_MS));
+    let mut failed = 0;
     loop {
         ticks.tick().await;
         let metrics = context.raft.metrics().borrow().clone();
@@ -76,9 +81,27 @@ pub(super) async fn run(context: Arc<Context>) {
             return;
         }
         let settled = |metrics: &openraft::RaftMetrics<u64, super::raft::Member>| metrics.current_leader.is_some();
-        // If it comes to nothing, it is tried again.
-        let within = Duration::from_millis(ELECTED_WITHIN_MS + rand::random_range(0..ELECTED_WITHIN_MS));
-        let _ = context.raft.wait(Some(within)).metrics(settled, "an election").await;
+        // If it comes to nothing, it is tried again, each time after longer: a vote has to be on the voter's disk, and one
+        // that is slow would be asked for the next before it has given the last.
+        let within =
+            Duration::from_millis(ELECTED_WITHIN_MS + rand::random_range(0..ELECTED_WITHIN_MS)) * (1 << failed);
+        failed = match context.raft.wait(Some(within)).metrics(settled, "an election").await {
+            Ok(_) => 0,
+            Err(_) => (failed + 1).min(FAILED_MAX),
+        };
+    }
+}
+
+/// Says how many of the voters are there, and who will have nothing to do with this node: it may never have a majority
+/// again.
+fn note_answers(context: &Context, (answered, voters): (usize, usize), mut refusals: Vec<String>) {
+    refusals.sort_unstable();
+    let there = format!("{answered} of {voters} voters answer");
+    let refused = refusals.join("; ");
+    let refuses = !refusals.is_empty();
+    let why = if refuses { format!("{there}, {refused}") } else { there };
+    if context.waits.note(Some(why)) && refuses {
+        tracing::warn!(refused, "refused; a node that its cluster went on without is to be emptied");
     }
 }
 
@@ -96,14 +119,34 @@ async fn would_win(context: &Arc<Context>, membership: &super::raft::Membership,
             let mut client = context.peers.raft(voter)?;
             let address = Some(context.peers.raft_address(voter, 0));
             let request = PreVoteRequest { address, term, last };
-            let answer = tokio::time::timeout(ANSWER_WITHIN, client.pre_vote(request)).await.ok()?.ok()?.into_inner();
-            let better = !answer.slow_disk && answer.last.map(to_position) >= last.map(to_position);
-            answer.granted.then_some((voter, answer.wall_ms, better))
+            let answer = match tokio::time::timeout(ANSWER_WITHIN, client.pre_vote(request)).await.ok()? {
+                Ok(answer) => answer.into_inner(),
+                // Whoever is there takes this node for none of its own.
+                Err(status) if status.code() == tonic::Code::PermissionDenied => {
+                    let address = context.peers.address(voter).unwrap_or_default();
+                    return Some(Err(format!("{address} refuses it: {}", status.message())));
+                }
+                Err(_) => return None,
+            };
+            let better = !answer.slow_disk && !answer.leaving && answer.last.map(to_position) >= last.map(to_position);
+            Some(Ok(answer.granted.then_some((voter, answer.wall_ms, better))))
         });
     }
-    let mut granted: Vec<(u64, u64, bool)> = asked.join_all().await.into_iter().flatten().collect();
-    if context.log.stats().slow() && granted.iter().any(|(_, _, better)| *better) {
-        return None; // its disk would hold up everybody, and another has as much
+    let (mut granted, mut refusals): (Vec<(u64, u64, bool)>, Vec<String>) = Default::default();
+    let mut answered = 1;
+    for answer in asked.join_all().await.into_iter().flatten() {
+        match answer {
+            Ok(vote) => {
+                answered += 1;
+                granted.extend(vote);
+            }
+            Err(why) => refusals.push(why),
+        }
+    }
+    note_answers(context, (answered, membership.voter_ids().count()), refusals);
+    let reluctant = context.log.stats().slow() || context.leadership.leaving();
+    if reluctant && granted.iter().any(|(_, _, better)| *better) {
+        return None; // its disk would hold up everybody, or it is about to go, and another has as much
     }
     granted.push((context.node.0, wall_ms(), false));
     let has = |voter: &u64| granted.iter().any(|(node, _, _)| node == voter);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fulmar_broker::state::command::Command;
@@ -34,12 +34,48 @@ pub(super) struct Leadership {
     stable: watch::Sender<(u64, u64)>,
     /// What the voters' wall clocks showed at the latest election, as differences to this node's monotonic clock.
     walls: Mutex<Vec<i64>>,
+    /// The latest term in which this node was asked to lead by the leader before.
+    succeeds: AtomicU64,
+    /// Nothing is appended, because leadership is being handed over.
+    handing: AtomicBool,
+    /// This node is about to go: it would rather not lead.
+    leaving: AtomicBool,
 }
 
 impl Leadership {
     #[must_use]
     pub(super) fn new() -> Leadership {
-        Leadership { table: Mutex::default(), stable: watch::Sender::new((0, 0)), walls: Mutex::default() }
+        Leadership {
+            table: Mutex::default(),
+            stable: watch::Sender::new((0, 0)),
+            walls: Mutex::default(),
+            succeeds: AtomicU64::new(0),
+            handing: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether this node is about to go.
+    pub(super) fn leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+    }
+
+    /// Whether leadership is being handed over: nothing may be appended.
+    pub(super) fn handing(&self) -> bool {
+        self.handing.load(Ordering::Acquire)
+    }
+
+    pub(super) fn hand(&self, handing: bool) {
+        self.handing.store(handing, Ordering::Release);
+    }
+
+    /// The leader before asks this node to stand in this term.
+    pub(super) fn succeed(&self, term: u64) {
+        self.succeeds.fetch_max(term, Ordering::AcqRel);
     }
 
     /// Term and stable index, as they change.
@@ -64,6 +100,11 @@ impl Leadership {
         if let Some((_, table)) = self.table.lock().as_mut() {
             table.set_leaving(node, leaves);
         }
+    }
+
+    /// Whether that is so.
+    pub(super) fn is_leaving(&self, node: NodeId) -> bool {
+        self.table.lock().as_ref().is_some_and(|(_, table)| table.is_leaving(node))
     }
 
     /// Whether a run may still act, as this leader reckons; `None` if it does not lead.
@@ -147,7 +188,11 @@ impl Context {
         if table.as_ref().is_none_or(|(of, _)| *of != term) {
             // Of one that was heard of before the machine started nothing is left.
             let age_ms = u64::try_from(self.contact.age().as_millis()).ok();
-            let heard_ms = age_ms.and_then(|age_ms| now_ms.checked_sub(age_ms));
+            let mut heard_ms = age_ms.and_then(|age_ms| now_ms.checked_sub(age_ms));
+            if self.leadership.succeeds.load(Ordering::Acquire) == term {
+                // Elected by voters that had heard of the leader before: what that one granted runs on from now at most.
+                heard_ms = Some(now_ms);
+            }
             *table = Some((term, Table::new(self.node, now_ms, heard_ms)));
             self.begin_log_time();
             tracing::info!(term, "leads");

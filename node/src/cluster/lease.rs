@@ -21,7 +21,8 @@ pub(super) use table::{Asked, Table};
 pub(super) const LEASE_MS: u64 = 2_000;
 
 /// Milliseconds for which voters do not elect another leader after they heard from one: every lease that an earlier
-/// leader granted ends at most `LEASE_MS - ELECTION_MS` after the next one is elected.
+/// leader granted ends at most `LEASE_MS - ELECTION_MS` after the next one is elected. A leader that hands over is
+/// followed at once; then that is `LEASE_MS`.
 pub(super) const ELECTION_MS: u64 = 1_200;
 
 /// Milliseconds between two requests for renewal.
@@ -138,6 +139,12 @@ impl Holder {
     /// Ends the lease for good: it is given back. A renewal that is under way changes nothing any more.
     pub(super) fn end(&self) {
         self.given_back.store(true, Ordering::Release);
+    }
+
+    /// Whether the lease was given back.
+    #[must_use]
+    pub(super) fn returned(&self) -> bool {
+        self.given_back.load(Ordering::Acquire)
     }
 
     /// Whether this run of the node must not act, lease or not.

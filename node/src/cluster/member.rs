@@ -56,8 +56,9 @@ pub(super) async fn watch(context: Arc<Context>) {
         if acts != acted {
             acted = acts;
             if acts {
+                context.waits.note(None);
                 tracing::info!("the lease is held");
-            } else {
+            } else if !context.holder.returned() {
                 tracing::warn!("frozen: the lease has run out");
             }
             context.core.lease_changed();

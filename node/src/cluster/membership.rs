@@ -84,7 +84,7 @@ pub(super) async fn run(context: Arc<Context>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if context.leads().is_none() {
+        if context.leads().is_none() || context.leadership.handing() {
             seen.clear();
             continue;
         }
@@ -147,7 +147,10 @@ fn standings(context: &Context, membership: &Membership, seen: &mut BTreeMap<u64
             *at = Instant::now();
         }
         let superseded = !up && replaced(membership, node).is_some_and(live);
-        let current = node == context.node.0 || matched(&node).is_some_and(|index| index + LAG_MAX >= last);
+        // One that is being removed lives until its lease ends, and is not to be made a voter again meanwhile.
+        let current = node == context.node.0
+            || (matched(&node).is_some_and(|index| index + LAG_MAX >= last)
+                && !context.leadership.is_leaving(NodeId(node)));
         let gone = superseded || at.elapsed() > GRACE;
         members.insert(node, Standing { voter: voting.contains(&node), live: up, current, gone });
     }
@@ -258,11 +261,16 @@ pub(super) async fn remove(context: &Context, request: &RemoveRequest) -> Result
     if live <= wanted.len() / 2 {
         return Err(Refused::Not(format!("without node {node:016x} only {live} of {} voters are up", wanted.len())));
     }
-    if membership.voter_ids().any(|voter| voter == node) {
-        change(context, ChangeMembers::ReplaceAllVoters(wanted), true).await?;
-    }
-    forget(context, node).await?;
-    Ok(())
+    context.leadership.set_leaving(NodeId(node), true);
+    let removed = async {
+        if membership.voter_ids().any(|voter| voter == node) {
+            change(context, ChangeMembers::ReplaceAllVoters(wanted), true).await?;
+        }
+        forget(context, node).await
+    };
+    let removed = removed.await;
+    context.leadership.set_leaving(NodeId(node), false);
+    Ok(removed?)
 }
 
 #[cfg(test)]

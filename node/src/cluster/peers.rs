@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,10 +16,9 @@ use fulmar_proto::peer::v1::peer_client::PeerClient;
 use fulmar_proto::raft::v1::Address;
 use fulmar_proto::raft::v1::raft_client::RaftClient;
 use parking_lot::Mutex;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, ServerTlsConfig};
+use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::config::ConfigError;
-use crate::config::cluster::PeerTls;
+use crate::tls::{Dialler, Tls};
 
 /// The largest message, either way.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
@@ -33,53 +33,6 @@ pub const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// From a name to a connection, the handshake of TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Authorities, certificate and key of mutual TLS, each as PEM.
-#[derive(Clone)]
-pub struct Tls {
-    ca: Certificate,
-    identity: Identity,
-}
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").finish_non_exhaustive()
-    }
-}
-
-impl Tls {
-    #[must_use]
-    pub fn new(ca: impl AsRef<[u8]>, cert: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Tls {
-        Tls { ca: Certificate::from_pem(ca), identity: Identity::from_pem(cert, key) }
-    }
-
-    /// Reads the files that are named.
-    ///
-    /// # Errors
-    /// What is wrong with which.
-    pub fn load(files: &PeerTls) -> Result<Tls, ConfigError> {
-        let [ca, cert, key] = files.load()?;
-        Ok(Tls::new(ca, cert, key))
-    }
-
-    /// For a listener: whoever connects must show a certificate of the same authorities.
-    #[must_use]
-    pub fn server(&self) -> ServerTlsConfig {
-        ServerTlsConfig::new()
-            .identity(self.identity.clone())
-            .client_ca_root(self.ca.clone())
-            .timeout(CONNECT_TIMEOUT.saturating_mul(5))
-    }
-
-    #[cfg(test)]
-    pub(super) fn authority(&self) -> &Certificate {
-        &self.ca
-    }
-
-    fn client(&self, host: &str) -> ClientTlsConfig {
-        ClientTlsConfig::new().identity(self.identity.clone()).ca_certificate(self.ca.clone()).domain_name(host)
-    }
-}
 
 /// One address to dial, and the host that the certificate found there must be for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -240,28 +193,29 @@ impl Peers {
     }
 
     fn connect(&self, target: &Target) -> Channel {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
         let address = self.detours.get(&target.address).unwrap_or(&target.address);
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).and_then(|endpoint| {
-            let endpoint = endpoint
-                .connect_timeout(CONNECT_TIMEOUT)
-                .tcp_nodelay(true)
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .http2_keep_alive_interval(PING_EVERY)
-                .keep_alive_timeout(PING_TIMEOUT)
-                .keep_alive_while_idle(true);
-            match &self.tls {
-                Some(tls) => endpoint.tls_config(tls.client(&target.host)),
-                None => Ok(endpoint),
-            }
-        });
-        let endpoint = endpoint.unwrap_or_else(|error| {
-            tracing::error!(%error, address = target.address, "no address to dial");
+        self.lazy(address, &target.host).unwrap_or_else(|error| {
+            tracing::error!(error, address = target.address, "no address to dial");
             // The port that nobody listens on: calls fail as they do for a node that is away.
-            Endpoint::from_static("http://127.0.0.1:0")
-        });
-        endpoint.connect_lazy()
+            Endpoint::from_static("http://127.0.0.1:0").connect_lazy()
+        })
+    }
+
+    fn lazy(&self, address: &str, host: &str) -> Result<Channel, String> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_while_idle(true);
+        let Some(tls) = &self.tls else { return Ok(endpoint.connect_lazy()) };
+        let dialler = Dialler::new(tls.clone(), host, CONNECT_TIMEOUT).map_err(|error| error.to_string())?;
+        // The scheme that requests name; that of the endpoint is for tonic, which would do TLS itself.
+        let origin = Uri::from_str(&format!("https://{address}")).map_err(|error| error.to_string())?;
+        Ok(endpoint.origin(origin).connect_with_connector_lazy(dialler))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fulmar_broker::state::State;
@@ -16,10 +16,13 @@ use tokio::task::AbortHandle;
 use super::batcher::Batcher;
 use super::clock::Clock;
 use super::context::Context;
+use super::disk::Room;
 use super::links::Links;
-use super::member;
 use super::peers::Peers;
 use super::raft::machine::Shelf;
+use super::{handover, member};
+use crate::telemetry::metrics::Durations;
+use crate::telemetry::spans::{self, Kind};
 
 /// Why commands were not committed. The caller acknowledges nothing that depended on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -109,11 +112,12 @@ pub struct Replica {
     pub(super) context: Arc<Context>,
     pub(super) batcher: Arc<Batcher>,
     pub(super) shelf: Arc<Shelf>,
-    /// Whether the disk is so full that nothing should be added.
-    pub(super) disk_low: Arc<AtomicBool>,
+    pub(super) room: Arc<Room>,
     /// What runs beside it until it is closed.
     pub(super) background: Vec<AbortHandle>,
     pub(super) stopped: watch::Receiver<bool>,
+    /// See [`Replica::retire`].
+    pub(super) retired: AtomicBool,
 }
 
 impl std::fmt::Debug for Replica {
@@ -224,6 +228,8 @@ impl Replica {
 
     /// As [`Replica::commit`]; also says which entry they are in, 0 if none.
     pub async fn commit_at(&self, commands: Vec<Command>) -> (Committed, u64) {
+        let mut span = spans::part("log commit", Kind::Internal);
+        span.set("fulmar.commands", commands.len() as u64);
         let (done, outcome) = oneshot::channel();
         let core = self.context.core.clone();
         self.propose(
@@ -233,7 +239,12 @@ impl Replica {
                 let _ = done.send((committed, core.applied()));
             }),
         );
-        outcome.await.unwrap_or((Err(Error::Stopped), 0))
+        let (committed, index) = outcome.await.unwrap_or((Err(Error::Stopped), 0));
+        span.set("fulmar.log_index", index);
+        if committed.is_err() {
+            span.fail("not committed");
+        }
+        (committed, index)
     }
 
     /// Waits until every live node has applied this entry, or has lost its lease. `false`: this run was declared dead
@@ -256,7 +267,19 @@ impl Replica {
     /// Whether nothing should be added to the log now: too much waits to be committed, or the disk is nearly full.
     #[must_use]
     pub fn congested(&self) -> bool {
-        self.disk_low.load(Ordering::Relaxed) || self.batcher.full()
+        !self.has_room() || self.batcher.full()
+    }
+
+    /// Whether the disks have room for what can be refused: this node's own, and those of a majority of the voters.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.room.low() && !self.room.scarce()
+    }
+
+    /// Room on the disks.
+    #[must_use]
+    pub fn room(&self) -> &Room {
+        &self.room
     }
 
     /// Changes whenever durable routes do.
@@ -287,9 +310,33 @@ impl Replica {
             snapshots_failed: snapshots.failed.load(Ordering::Relaxed),
             snapshot_bytes: snapshots.bytes.load(Ordering::Relaxed),
             snapshot_ms: snapshots.took_ms.load(Ordering::Relaxed),
-            disk_low: self.disk_low.load(Ordering::Relaxed),
+            disk_low: self.room.low(),
             disk_slow: log.slow(),
         }
+    }
+
+    /// How long group commits have waited for the disk.
+    #[must_use]
+    pub fn syncs(&self) -> &Durations {
+        &self.context.log.stats().sync_took
+    }
+
+    /// How long it took from the numbering of a batch of this node to its being applied here.
+    #[must_use]
+    pub fn commits(&self) -> &Durations {
+        &self.context.core.commits
+    }
+
+    /// Looks at how far applying is behind the log: every second.
+    pub fn look_at_lag(&self) {
+        let (last, applied) = (self.context.log.last().map_or(0, |last| last.index), self.applied());
+        self.context.core.lag.lock().look(last, applied, Instant::now());
+    }
+
+    /// For how long at least the oldest entry that is not applied has been in this node's log; zero if all are.
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        self.context.core.lag.lock().lasts(self.applied(), Instant::now())
     }
 
     /// The state for reading. Held only for as long as the read takes.
@@ -297,8 +344,19 @@ impl Replica {
         self.context.core.state()
     }
 
-    /// Waits until everything that was proposed has been answered, and then takes nothing more.
-    pub async fn close(&self) {
+    /// From here on this node would rather not lead. If it does, another voter takes over, unless none can: then it goes
+    /// on. Bounded to a few seconds. Who leads then, if leadership moved.
+    pub async fn hand_over(&self) -> Option<NodeId> {
+        self.context.leadership.leave();
+        handover::hand_over(&self.context).await
+    }
+
+    /// Waits until everything that was proposed has been answered, takes nothing more, and gives the lease back: this
+    /// run ends for all other nodes. It still votes, and keeps the log. Once; nothing the second time.
+    pub async fn retire(&self) {
+        if self.retired.load(Ordering::Acquire) {
+            return;
+        }
         self.batcher.close();
         let mut stopped = self.stopped.clone();
         // Without a lease nothing that is proposed may be answered any more.
@@ -309,6 +367,12 @@ impl Replica {
             }
         }
         member::give_back(&self.context).await;
+        self.retired.store(true, Ordering::Release);
+    }
+
+    /// As [`Replica::retire`], and ends this node's part in the cluster.
+    pub async fn close(&self) {
+        self.retire().await;
         self.background.iter().for_each(AbortHandle::abort);
         // openraft's own task has nothing to lose: what was answered is on disk.
         let _ = self.context.raft.shutdown().await;

@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::batcher::stream::{Trouble, submit};
 use super::bootstrap::{adopt, removed_text};
-use super::calls::{Answered, Carry, Desk, malformed};
+use super::calls::{self, Answered, Carry, Desk, malformed};
 use super::context::Context;
 use super::membership::{self, Refused};
 use super::raft::inbound::Gate;
@@ -87,6 +87,13 @@ impl Gate for PeerService {
     fn pre_vote(&self, request: PreVoteRequest) -> PreVoteResponse {
         // Nobody who has not read its log can say.
         self.0.get().map(|context| context.pre_vote(request)).unwrap_or_default()
+    }
+
+    fn succeed(&self, term: u64, walls_ms: &[u64]) {
+        if let Some(context) = self.0.get() {
+            context.leadership.note_walls(context, walls_ms);
+            context.leadership.succeed(term);
+        }
     }
 }
 
@@ -228,14 +235,17 @@ impl Peer for PeerService {
     }
 
     async fn carry(&self, request: Request<CarryRequest>) -> Result<Response<CarryResponse>, Status> {
-        let (request, desk) = self.called(request.into_inner(), |request| request.hello.take())?;
+        let (metadata, _, request) = request.into_parts();
+        let (request, desk) = self.called(request, |request| request.hello.take())?;
         let carry = Carry::from_message(request).map_err(|error| malformed(&error))?;
-        Ok(Response::new(desk.carry(carry).await.to_message()))
+        Ok(Response::new(calls::serving(&metadata, "carry", desk.carry(carry)).await.to_message()))
     }
 
     async fn consult(&self, request: Request<ConsultRequest>) -> Result<Response<ConsultResponse>, Status> {
-        let (request, desk) = self.called(request.into_inner(), |request| request.hello.take())?;
-        let answer = match desk.consult(request.question, request.document).await {
+        let (metadata, _, request) = request.into_parts();
+        let (request, desk) = self.called(request, |request| request.hello.take())?;
+        let answered = calls::serving(&metadata, "consult", desk.consult(request.question, request.document));
+        let answer = match answered.await {
             Ok(document) => ConsultResponse { document, refused: String::new() },
             Err(refused) => ConsultResponse { document: Default::default(), refused },
         };
@@ -313,7 +323,7 @@ impl Context {
         problems: mpsc::Sender<Result<ProposeProblem, Status>>,
     ) -> Result<(), Result<ProposeProblem, Status>> {
         let invalid = |what: String| Err(Status::invalid_argument(what));
-        if self.leads().is_none() {
+        if self.leads().is_none() || self.leadership.handing() {
             return Err(Ok(problem(Kind::Again)));
         }
         let message = types::Batch::decode(request.batch).map_err(|error| invalid(error.to_string()))?;

@@ -1,7 +1,7 @@
 //! From what is on disk to a replica that serves: the newest snapshot that can be read, the log after it, membership, the
 //! announcement of this run, and a lease.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use super::bootstrap::{self, Bootstrap};
 use super::clock::Clock;
 use super::context::Context;
 use super::core::Core;
+use super::disk::{self, Room};
 use super::leader::{self, Leadership};
 use super::lease::{ELECTION_MS, Holder};
 use super::links::Links;
@@ -30,10 +31,11 @@ use super::raft::network::Network;
 use super::reach::{self, Reach};
 use super::replica::{Error, Replica};
 use super::service::PeerService;
+use super::waits::Waits;
 use super::{gate, member, membership};
+use crate::store::identity;
 use crate::store::log::{Damage, Fatal, Log, Position, StoreError, Vote};
 use crate::store::snapshots::Snapshots;
-use crate::store::{disk, identity};
 
 /// openraft gives an AppendEntries exactly this long.
 const HEARTBEAT_MS: u64 = 500;
@@ -44,14 +46,27 @@ const ELECTION_MS_MIN: u64 = 1_000;
 /// Entries that one message to a follower carries at most.
 const PAYLOAD_ENTRIES_MAX: u64 = 300;
 
-/// Between two looks at the free space of the disk.
-const DISK_EVERY: Duration = Duration::from_millis(200);
-
 /// Between two tries of a node that is the only voter to lead.
 const ELECT_EVERY: Duration = Duration::from_millis(100);
 
+/// How far a node is that starts, once what is on disk is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It becomes a member, or waits for the others.
+    Joining,
+    /// It has this run of it committed, and what was committed before it applied.
+    Announcing,
+    /// It waits for its first lease.
+    Leasing,
+    /// It takes part, and opens its doors.
+    Opening,
+}
+
+/// Told of each step.
+pub type Steps = Arc<dyn Fn(Step) + Send + Sync>;
+
 /// What a node brings to its cluster.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     pub node: NodeId,
     /// host:port that others reach it at; empty if it has no peer listener.
@@ -65,6 +80,13 @@ pub struct Settings {
     /// Below so many free bytes of the disk, nothing is added that can be refused.
     pub disk_free_min: u64,
     pub data_dir: std::path::PathBuf,
+    pub steps: Steps,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("node", &self.node).field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 /// What connects a node with the others: the ways to them, and what they may ask. Made before there is a replica, so that
@@ -75,6 +97,8 @@ pub struct Doors {
     pub raft: Arc<OnceLock<Raft>>,
     pub contact: Arc<Contact>,
     pub service: PeerService,
+    /// Told what a node waits for.
+    pub waits: Waits,
 }
 
 impl std::fmt::Debug for Doors {
@@ -120,7 +144,7 @@ pub async fn start(
         meta.generation = generation.0;
     })?;
     let cluster = log.meta().cluster.unwrap_or_default();
-    let Doors { peers, raft: raft_door, contact, service } = doors;
+    let Doors { peers, raft: raft_door, contact, service, waits } = doors;
     peers.set_cluster(cluster);
     let (state, origin) = match restore(&log, &snapshots, cluster)? {
         Some((state, origin)) => (state, Some(origin)),
@@ -152,6 +176,7 @@ pub async fn start(
         holder,
         acks,
         contact,
+        waits,
         leadership: Leadership::new(),
         reach: Reach::default(),
         limits: settings.limits,
@@ -165,10 +190,12 @@ pub async fn start(
     // A node is put together once.
     let _ = raft_door.set(context.raft.clone());
     service.begin(context.clone());
+    (settings.steps)(Step::Joining);
     become_member(&context, &settings.bootstrap).await?;
+    context.waits.note(None);
     let batcher = Batcher::new();
     let (stopped, is_stopped) = watch::channel(false);
-    let disk_low = Arc::new(AtomicBool::new(false));
+    let room = Arc::new(Room::default());
     let mut background = vec![
         tokio::spawn(gate::run(context.clone())).abort_handle(),
         tokio::spawn(leader::run(context.clone())).abort_handle(),
@@ -182,20 +209,32 @@ pub async fn start(
         tokio::spawn(machine::compact(context.raft.clone(), context.core.clone(), shelf.clone(), settings.log_bytes))
             .abort_handle(),
     );
-    background.push(tokio::spawn(watch_disk(data_dir, settings.disk_free_min, disk_low.clone())).abort_handle());
+    let watching = disk::watch(context.clone(), data_dir, settings.disk_free_min, room.clone());
+    background.push(tokio::spawn(watching).abort_handle());
     tokio::spawn(batcher.clone().run(context.clone(), fatal, stopped));
-    let replica = Replica { context: context.clone(), batcher, shelf, disk_low, background, stopped: is_stopped };
+    let replica = Replica {
+        context: context.clone(),
+        batcher,
+        shelf,
+        room,
+        background,
+        stopped: is_stopped,
+        retired: AtomicBool::new(false),
+    };
+    (settings.steps)(Step::Announcing);
     // No timeout: how long a replay, or a quorum, takes is known to nobody, and the probes say that it is under way.
     match replica.commit(vec![context.node_up()]).await {
         // Declared dead before it knew that it was up: its next run announces itself.
         Ok(_) | Err(Error::Ended) => {}
         Err(error) => return Err(failed(&error)),
     }
+    (settings.steps)(Step::Leasing);
     let mut progress = context.core.progress();
     while !replica.acts() {
         // Whatever changes it, it is looked at soon.
         let _ = tokio::time::timeout(LOOK_AGAIN, progress.changed()).await;
     }
+    (settings.steps)(Step::Opening);
     Ok(replica)
 }
 
@@ -227,7 +266,26 @@ pub(super) type Restored = (State, machine::Origin);
 /// The newest snapshot that can be read and that the log goes on from. Newer ones that cannot are put aside: they must
 /// not be counted among those that are kept.
 pub(super) fn restore(log: &Log, snapshots: &Snapshots, cluster: u64) -> Result<Option<Restored>, StartError> {
-    let purged = log.purged();
+    let (usable, damaged) = newest(log.purged(), snapshots, cluster)?;
+    if let Some((_, origin)) = &usable
+        && let Some(at) = machine::reached(origin)
+    {
+        agree(log, at)?;
+    }
+    for Damage { file, .. } in damaged {
+        let aside = file.with_extension("damaged");
+        std::fs::rename(&file, &aside).map_err(|error| StartError::Failed(format!("{}: {error}", file.display())))?;
+    }
+    Ok(usable)
+}
+
+/// The newest snapshot of a cluster that can be read and that a log which is purged so far goes on from, and what is wrong
+/// with those that are newer.
+pub(super) fn newest(
+    purged: Option<Position>,
+    snapshots: &Snapshots,
+    cluster: u64,
+) -> Result<(Option<Restored>, Vec<Damage>), StartError> {
     let files = snapshots.list().map_err(|error| StartError::Failed(format!("snapshots: {error}")))?;
     let mut damaged: Vec<Damage> = Vec::new();
     let mut usable = None;
@@ -254,16 +312,7 @@ pub(super) fn restore(log: &Log, snapshots: &Snapshots, cluster: u64) -> Result<
         }
         _ => {} // without a snapshot, the log has everything from the first entry on
     }
-    if let Some((_, origin)) = &usable
-        && let Some(at) = machine::reached(origin)
-    {
-        agree(log, at)?;
-    }
-    for Damage { file, .. } in damaged {
-        let aside = file.with_extension("damaged");
-        std::fs::rename(&file, &aside).map_err(|error| StartError::Failed(format!("{}: {error}", file.display())))?;
-    }
-    Ok(usable)
+    Ok((usable, damaged))
 }
 
 /// A process that ended while it installed a snapshot from another node may have left a log that does not lead to it. What
@@ -294,30 +343,4 @@ pub(super) fn config() -> Arc<Config> {
         max_in_snapshot_log_to_keep: u64::MAX,
         ..Config::default()
     })
-}
-
-/// Watches the free space: below the bound, and until there is a tenth more, durable publishes wait or are refused.
-async fn watch_disk(data_dir: std::path::PathBuf, free_min: u64, low: Arc<AtomicBool>) {
-    let mut ticks = tokio::time::interval(DISK_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let was = low.load(Ordering::Relaxed);
-        let free = match disk::free_bytes(&data_dir) {
-            Ok(free) => free,
-            Err(error) => {
-                tracing::warn!(%error, "free space unknown");
-                continue;
-            }
-        };
-        let is = free < if was { free_min + free_min / 10 } else { free_min };
-        if is != was {
-            low.store(is, Ordering::Relaxed);
-            if is {
-                tracing::error!(free, free_min, "the disk is nearly full: durable publishes are refused");
-            } else {
-                tracing::info!(free, "the disk has room again");
-            }
-        }
-    }
 }

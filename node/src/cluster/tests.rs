@@ -13,8 +13,10 @@ use fulmar_mqtt::packet::{RetainHandling, SubscriptionOptions};
 use fulmar_mqtt::property::ForwardProperties;
 use fulmar_mqtt::{QoS, TopicFilter, TopicName};
 
+mod recover;
+
 use super::peers::Peers;
-use super::{Bootstrap, Doors, PeerService, Replica, Settings, StartError, start};
+use super::{Bootstrap, Doors, PeerService, Replica, Settings, StartError, Waits, start};
 use crate::store::identity;
 use crate::store::log::{Log, Options};
 use crate::store::snapshots::Snapshots;
@@ -34,9 +36,16 @@ async fn open(dir: &Path, log_bytes: u64) -> Result<Replica, StartError> {
         log_bytes,
         disk_free_min: 0,
         data_dir: dir.to_owned(),
+        steps: Arc::new(|_| {}),
     };
     let peers = Peers::new(settings.node.0, None, HashMap::new());
-    let doors = Doors { peers, raft: Arc::default(), contact: Arc::default(), service: PeerService::default() };
+    let doors = Doors {
+        peers,
+        raft: Arc::default(),
+        contact: Arc::default(),
+        service: PeerService::default(),
+        waits: Waits::default(),
+    };
     start(settings, Arc::new(log), snapshots, doors, fatal).await
 }
 

@@ -57,6 +57,8 @@ pub struct Census {
     pub voters: usize,
     /// This node is one of the voters.
     pub votes: bool,
+    /// Members whose newest run is alive by the log.
+    pub up: usize,
 }
 
 /// For a node that is to join to say who it is.
@@ -122,7 +124,13 @@ impl Replica {
     #[must_use]
     pub fn census(&self) -> Census {
         let membership = self.context().membership();
+        let up = {
+            let state = self.read();
+            let live = |node: u64| state.runs().any(|run| run.node.0 == node && run.alive);
+            membership.nodes().filter(|(node, _)| live(**node)).count()
+        };
         Census {
+            up,
             members: membership.nodes().count(),
             voters: membership.voter_ids().count(),
             votes: membership.voter_ids().any(|voter| voter == self.context().node.0),

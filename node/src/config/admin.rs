@@ -45,40 +45,9 @@ pub struct AdminTls {
     /// PEM file of the authorities that sign the certificates of clients: then each must show one. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
-}
-
-/// What the files of the door hold, each as PEM.
-pub struct TlsFiles {
-    pub cert: Vec<u8>,
-    pub key: Vec<u8>,
-    pub client_ca: Option<Vec<u8>>,
-}
-
-impl AdminTls {
-    /// Reads the files, once certificate and key are found to fit together.
-    ///
-    /// # Errors
-    /// What is wrong with which file.
-    pub fn load(&self) -> Result<TlsFiles, ConfigError> {
-        let tree = Tree::empty();
-        let mut problems = Problems::new(&tree);
-        self.read(&mut problems);
-        let mut file = |name: &str, path: &PathBuf| {
-            std::fs::read(path).unwrap_or_else(|error| {
-                let message = format!("names {}, which cannot be read: {error}", path.display());
-                problems.add(&format!("admin.tls.{name}"), message);
-                Vec::new()
-            })
-        };
-        let (cert, key) = (file("cert", &self.cert), file("key", &self.key));
-        let client_ca = self.client_ca.as_ref().map(|path| file("client_ca", path));
-        problems.into_result().map(|()| TlsFiles { cert, key, client_ca })
-    }
-
-    fn read(&self, problems: &mut Problems<'_>) {
-        let authorities = self.client_ca.as_deref().map(|path| (path, "client_ca"));
-        tls::read(&self.cert, &self.key, authorities, "admin.tls", problems);
-    }
+    /// PEM file of revocation lists, each signed by an authority of `client_ca`. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crl: Option<PathBuf>,
 }
 
 impl Admin {
@@ -114,13 +83,16 @@ impl Admin {
             }
             _ => {}
         }
+        if self.tls.as_ref().is_some_and(|tls| tls.crl.is_some() && tls.client_ca.is_none()) {
+            problems.add("admin.tls.crl", tls::CRL_NEEDS_CA);
+        }
     }
 
     /// Reads the files that this names.
-    pub(super) fn read_files(&self, problems: &mut Problems<'_>) {
+    pub(super) fn read_files(&self, now: i64, problems: &mut Problems<'_>) {
         self.read_token(problems);
         if let Some(tls) = &self.tls {
-            tls.read(problems);
+            tls.paths().read(Some(now), problems);
         }
     }
 

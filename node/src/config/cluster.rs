@@ -7,9 +7,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::problem::{ConfigError, Problems};
-use super::tree::Tree;
-use super::{tls, units};
+use super::problem::Problems;
+use super::units;
 
 /// How the node becomes part of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -65,6 +64,9 @@ pub struct PeerTls {
     pub cert: PathBuf,
     /// PEM file of the certificate's private key. Required.
     pub key: PathBuf,
+    /// PEM file of revocation lists, each signed by an authority of `ca`. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crl: Option<PathBuf>,
 }
 
 impl Default for Cluster {
@@ -151,29 +153,9 @@ impl Cluster {
     }
 
     /// Reads the files of `tls`, and finds out whether they fit together.
-    pub(super) fn read_tls(&self, problems: &mut Problems<'_>) {
-        if let Some(PeerTls { ca, cert, key }) = &self.tls {
-            tls::read(cert, key, Some((ca, "ca")), "cluster.tls", problems);
+    pub(super) fn read_tls(&self, now: i64, problems: &mut Problems<'_>) {
+        if let Some(tls) = &self.tls {
+            tls.paths().read(Some(now), problems);
         }
-    }
-}
-
-impl PeerTls {
-    /// Reads authorities, certificate and key, each as PEM, once they are found to fit together.
-    ///
-    /// # Errors
-    /// What is wrong with which file.
-    pub fn load(&self) -> Result<[Vec<u8>; 3], ConfigError> {
-        let tree = Tree::empty();
-        let mut problems = Problems::new(&tree);
-        tls::read(&self.cert, &self.key, Some((&self.ca, "ca")), "cluster.tls", &mut problems);
-        let files = [("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)].map(|(name, path)| {
-            std::fs::read(path).unwrap_or_else(|error| {
-                let message = format!("names {}, which cannot be read: {error}", path.display());
-                problems.add(&format!("cluster.tls.{name}"), message);
-                Vec::new()
-            })
-        });
-        problems.into_result().map(|()| files)
     }
 }

@@ -10,6 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problems;
+use super::proxy::Proxy;
+use super::tls;
 use super::units::{self, ByteCount, TimeSpan};
 
 /// One port that clients connect to.
@@ -43,8 +45,8 @@ pub struct Listener {
     /// New connections per second; beyond it they are closed at once. Default 0: no limit.
     #[serde(default)]
     pub connect_rate_max: u32,
-    /// Time from the accepted connection to a complete CONNECT, TLS and WebSocket handshakes included; then it is
-    /// closed. Default `10s`, 100ms to 5m.
+    /// Time from the accepted connection to a complete CONNECT, PROXY header and handshakes of TLS and WebSocket included;
+    /// then it is closed. Default `10s`, 100ms to 5m.
     #[serde(default = "defaults::connect_timeout")]
     pub connect_timeout: TimeSpan,
     /// Bytes of a whole packet that a client may send. Default `256KiB`, 1KiB to 1MiB.
@@ -65,6 +67,10 @@ pub struct Listener {
     /// 1s to 1h; `0s` leaves it to the system.
     #[serde(default = "defaults::tcp_user_timeout")]
     pub tcp_user_timeout: TimeSpan,
+    /// Balancers that say whom they connect for, by the PROXY protocol; the header comes before TLS. Default none: whoever
+    /// connects is the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
     /// Certificate and key; without this table the listener takes no TLS. Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -120,7 +126,7 @@ pub enum Oversize {
     Skip,
 }
 
-/// TLS 1.2 and 1.3 of one listener.
+/// TLS 1.2 and 1.3 of one listener. The files are watched: what new ones say holds for new connections.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
@@ -132,6 +138,10 @@ pub struct Tls {
     /// Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
+    /// PEM file of revocation lists, each signed by an authority of `client_ca`: certificates on them count for nothing. An
+    /// authority without a list there has revoked none. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crl: Option<PathBuf>,
     /// Whether clients are asked for a certificate: `none`, `optional` (a presented one must be valid), `required`, or
     /// `device` (any is taken, and the registry says whose it is). Default `none`.
     #[serde(default)]
@@ -230,6 +240,7 @@ impl Listener {
             backlog: defaults::backlog(),
             tcp_keepalive: defaults::tcp_keepalive(),
             tcp_user_timeout: defaults::tcp_user_timeout(),
+            proxy: None,
             tls: None,
         };
         listener.name_if_unnamed();
@@ -287,6 +298,9 @@ impl Listener {
         if !self.tcp_user_timeout.is_zero() {
             problems.range(&at("tcp_user_timeout"), self.tcp_user_timeout, TimeSpan::s(1)..=TimeSpan::s(3600));
         }
+        if let Some(proxy) = &self.proxy {
+            proxy.check(&at("proxy"), problems);
+        }
     }
 
     /// Checks what one key says against another, once each is right by itself.
@@ -311,6 +325,9 @@ impl Listener {
             (ClientAuth::Optional | ClientAuth::Required, None) => problems
                 .add(&format!("{key}.tls.client_auth"), "needs client_ca, the PEM file of the authorities that sign"),
             _ => {}
+        }
+        if tls.crl.is_some() && tls.client_ca.is_none() {
+            problems.add(&format!("{key}.tls.crl"), tls::CRL_NEEDS_CA);
         }
     }
 }

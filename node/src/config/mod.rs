@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod auth;
+pub mod budget;
 pub mod cluster;
 pub mod limits;
 pub mod listener;
@@ -15,6 +16,7 @@ pub mod node;
 pub mod platform;
 pub mod probes;
 mod problem;
+pub mod proxy;
 mod reader;
 pub mod registry;
 pub mod rest;
@@ -22,6 +24,7 @@ pub mod session;
 mod show;
 pub mod shutdown;
 pub mod store;
+pub mod telemetry;
 pub mod tls;
 mod tree;
 pub mod units;
@@ -50,6 +53,7 @@ use rest::Rest;
 use session::Session;
 use shutdown::Shutdown;
 use store::Store;
+use telemetry::Telemetry;
 use tree::Tree;
 
 /// What an environment variable starts with to be part of the configuration: `FULMAR__SESSION__EXPIRY_MAX=1d`.
@@ -75,6 +79,7 @@ pub struct Config {
     pub limits: Limits,
     pub store: Store,
     pub log: Log,
+    pub telemetry: Telemetry,
     pub shutdown: Shutdown,
 }
 
@@ -94,6 +99,7 @@ impl Default for Config {
             limits: Limits::default(),
             store: Store::default(),
             log: Log::default(),
+            telemetry: Telemetry::default(),
             shutdown: Shutdown::default(),
         }
     }
@@ -202,19 +208,20 @@ impl Loaded {
     }
 
     /// Checks what the configuration refers to: that certificates, keys, authorities, password hashes and users can be
-    /// read and fit together. Reads files; opens no port.
+    /// read and fit together, and that no certificate has expired. Reads files; opens no port.
     ///
     /// # Errors
     /// Everything that is wrong.
     pub fn check_files(&self) -> Result<(), ConfigError> {
         let mut problems = Problems::new(&self.tree);
+        let now = tls::unix_now();
         for (index, listener) in self.config.listener.iter().enumerate() {
             if let Some(tls) = &listener.tls {
-                tls.read(&format!("listener.{index}.tls"), &mut problems);
+                tls.paths(&format!("listener.{index}.tls")).read(Some(now), &mut problems);
             }
         }
-        self.config.cluster.read_tls(&mut problems);
-        self.config.admin.read_files(&mut problems);
+        self.config.cluster.read_tls(now, &mut problems);
+        self.config.admin.read_files(now, &mut problems);
         self.config.auth.users(&mut problems);
         self.config.rest.read_files(&mut problems);
         problems.into_result()
@@ -263,6 +270,7 @@ impl Config {
         self.limits.check(problems);
         self.store.check(problems);
         self.log.check(problems);
+        self.telemetry.check(problems);
         self.shutdown.check(problems);
     }
 

@@ -22,7 +22,7 @@ struct Answers {
 
 impl Waiter for Answers {
     fn taken(&self) {
-        self.receiver.tell(|port| port.accepted(self.token));
+        self.receiver.tell(|port| port.accepted(self.token, None));
     }
 }
 

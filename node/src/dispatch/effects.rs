@@ -187,7 +187,7 @@ impl Dispatch {
                     drop(outbound);
                     receiver.signal();
                 }
-                Err(error) => tracing::error!(%error, key = %receiver.key(), "acknowledgements not committed"),
+                Err(error) => tracing::error!(%error, client = %receiver.key(), "acknowledgements not committed"),
             }),
         );
     }

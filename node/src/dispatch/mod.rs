@@ -14,6 +14,7 @@ mod herald;
 pub mod insight;
 pub mod journal;
 pub mod mail;
+pub mod memory;
 pub mod own;
 pub mod peers;
 pub mod publish;
@@ -47,8 +48,9 @@ pub use calls::{CallId, Called};
 pub use downlink::{Outgoing, Sent};
 pub use guests::Guest;
 pub use insight::{Insight, Passing};
+pub use memory::{Memory, Shortage};
 pub use publish::{Accepted, Admission, Durable, Offer, Ticket};
-pub use receiver::{Port, Receiver};
+pub use receiver::{Port, Receiver, Since};
 pub use routes::{RouteCache, Routes};
 pub use stage::{Drain, Stage};
 
@@ -56,6 +58,7 @@ pub use stage::{Drain, Stage};
 pub struct Dispatch {
     pub(crate) replica: Replica,
     pub(crate) metrics: Arc<Metrics>,
+    memory: memory::Memory,
     links: Arc<Links>,
     this: Weak<Dispatch>,
     /// Bytes of a payload that may be queued for a persistent session, or retained.
@@ -101,12 +104,18 @@ impl std::fmt::Debug for Dispatch {
 impl Dispatch {
     /// Must be called on the runtime that serves clients: what goes to other nodes and comes from them is served there.
     #[must_use]
-    pub fn new(replica: Replica, metrics: Arc<Metrics>, durable_payload_bytes_max: usize) -> Arc<Dispatch> {
+    pub fn new(
+        replica: Replica,
+        metrics: Arc<Metrics>,
+        durable_payload_bytes_max: usize,
+        memory: memory::Memory,
+    ) -> Arc<Dispatch> {
         let began_ms = replica.clock().now().mono_ms;
         let dispatch = Arc::new_cyclic(|this| Dispatch {
             links: replica.links().clone(),
             replica,
             metrics,
+            memory,
             this: this.clone(),
             durable_payload_bytes_max,
             routes: RwLock::default(),
@@ -193,6 +202,9 @@ impl Dispatch {
             _ => receivers.insert(receiver.key().clone(), receiver.clone()),
         };
         drop(receivers);
+        if self.memory.shortage() == memory::Shortage::Shedding {
+            self.set_short(receiver, true);
+        }
         if let Some(older) = older {
             self.take_over(&older);
         }

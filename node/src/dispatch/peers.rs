@@ -16,7 +16,7 @@ use super::routes::{Away, Member, RouteCache, Routes, Target};
 use crate::cluster::Taken;
 use crate::cluster::links::record::{self, Record, Records};
 use crate::cluster::links::{self, Ended, Ground, Obligation, Run};
-use crate::telemetry::metrics::Reading;
+use crate::telemetry::metrics::{Kind, Reading};
 
 impl Ground for Dispatch {
     fn run(&self) -> Run {
@@ -338,30 +338,42 @@ impl Dispatch {
     pub fn peer_readings(&self) -> Vec<Reading> {
         let figures = self.links.figures();
         let dropped = [
-            (Some(("reason", "node_lost")), figures.books.node_lost),
-            (Some(("reason", "gone")), figures.books.gone),
-            (Some(("reason", "queue_full")), figures.books.queue_full),
+            ("node_lost", figures.books.node_lost),
+            ("gone", figures.books.gone),
+            ("queue_full", figures.books.queue_full),
         ];
         vec![
             Reading::new("announced_filters", "Filters that other nodes are told of", self.announced_count() as u64),
             Reading::new("peer_links", "Runs of other nodes that messages may go to", figures.links),
-            Reading::new("peer_streams_up", "Of these, those that are reached", figures.up),
+            Reading::new("peer_streams_up", "Runs of other nodes that are reached", figures.up),
             Reading::new("peer_bytes", "Bytes that other nodes have not acknowledged", figures.bytes),
-            Reading::new("peer_frames_sent", "Frames given to streams, also again", figures.frames_sent),
-            Reading::new("peer_frames_received", "Frames of other nodes", figures.frames_received),
-            Reading::new("peer_frames_repeated", "Frames that had come before", figures.frames_repeated),
+            Reading::counter("peer_frames_sent", "Frames given to streams, also again", figures.frames_sent),
+            Reading::counter("peer_frames_received", "Frames of other nodes", figures.frames_received),
+            Reading::counter("peer_frames_repeated", "Frames that had come before", figures.frames_repeated),
             Reading::new("peer_frames_pending", "Frames that wait for receivers here", figures.frames_pending),
-            Reading::new("peer_forwarded", "Messages of QoS 1 and 2 given to other nodes", figures.books.forwarded),
-            Reading::new("peer_confirmed", "Of these, those that were taken there", figures.books.confirmed),
-            Reading {
-                name: "peer_dropped",
-                help: "Of these, by cause; queue_full are messages of QoS 0",
-                values: dropped.to_vec(),
-            },
-            Reading::new("peer_open", "Of these, those that are not acknowledged", figures.open),
+            Reading::counter("peer_forwarded", "Messages of QoS 1 and 2 given to other nodes", figures.books.forwarded),
+            Reading::counter(
+                "peer_confirmed",
+                "Messages of QoS 1 and 2 that other nodes have taken",
+                figures.books.confirmed,
+            ),
+            Reading::by(
+                "reason",
+                (
+                    "peer_dropped",
+                    Kind::Counter,
+                    "Messages for other nodes that were lost or dropped; queue_full are messages of QoS 0",
+                ),
+                dropped,
+            ),
+            Reading::new(
+                "peer_open",
+                "Messages of QoS 1 and 2 given to other nodes and not acknowledged",
+                figures.open,
+            ),
             Reading::new(
                 "peer_obligations_unaccounted",
-                "Of these, those that are neither confirmed, dropped nor open; never other than 0",
+                "Messages given to other nodes that are neither confirmed, dropped nor open; never other than 0",
                 u64::try_from(figures.unaccounted().unsigned_abs()).unwrap_or(u64::MAX),
             ),
         ]

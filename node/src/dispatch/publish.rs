@@ -13,7 +13,7 @@ use fulmar_mqtt::{QoS, ReasonCode, TopicFilter};
 
 use super::Dispatch;
 use super::peers::Choice;
-use super::receiver::Receiver;
+use super::receiver::{Receiver, Since};
 use super::routes::{Away, Member, Routes, Share, Target};
 use crate::cluster::Committed;
 use crate::cluster::links::{self, Ended, Link, Obligation};
@@ -27,6 +27,7 @@ pub struct Offer {
     pub received: Option<(SessionKey, Epoch, u16)>,
     /// The bound that does not let it be kept. At QoS 0 it still goes to live receivers.
     pub refused: Option<ReasonCode>,
+    pub since: Since,
 }
 
 /// What is known at once about an offer.
@@ -42,6 +43,7 @@ pub enum Accepted {
 pub struct Ticket {
     publisher: Arc<Receiver>,
     token: Token,
+    since: Since,
     left: AtomicUsize,
 }
 
@@ -54,7 +56,7 @@ impl std::fmt::Debug for Ticket {
 impl Ticket {
     fn one_less(&self) {
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.publisher.tell(|port| port.accepted(self.token));
+            self.publisher.tell(|port| port.accepted(self.token, Some(self.since)));
         }
     }
 }
@@ -480,7 +482,7 @@ fn waits(publisher: &Arc<Receiver>, offer: &Offer, routing: &mut Routing) -> Opt
     let token = offer.token?;
     let ticket = routing.ticket.get_or_insert_with(|| {
         // One for the router itself, given back when all receivers have been offered the message.
-        Arc::new(Ticket { publisher: publisher.clone(), token, left: AtomicUsize::new(1) })
+        Arc::new(Ticket { publisher: publisher.clone(), token, since: offer.since, left: AtomicUsize::new(1) })
     });
     ticket.left.fetch_add(1, Ordering::AcqRel);
     Some(Waits(ticket.clone()))

@@ -31,10 +31,20 @@ pub const BATCHES_MAX: u32 = 2;
 /// Requests to send something that may wait for their session at one time.
 const ASKED_MAX: u32 = 256;
 
+/// Since when a publisher waits, and for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since {
+    /// Milliseconds of the monotonic clock.
+    pub at_ms: u64,
+    /// The log must have something of its run.
+    pub durable: bool,
+}
+
 /// What a lower room may tell a session.
 pub trait Port: Send + Sync {
-    /// A publication that waited has been taken by all its receivers.
-    fn accepted(&self, token: Token);
+    /// A publication that waited has been taken by all its receivers; an uplink, by all that were to have it. `since`: of a
+    /// publication, since when its publisher waits.
+    fn accepted(&self, token: Token, since: Option<Since>);
     /// What the session proposed first, of what it was not told of yet, is committed by the entry of this index; or
     /// nothing will be. `retained`: the retained messages as of that commit, where they were asked for.
     fn committed(&self, committed: Committed, index: u64, retained: Option<Retained>);

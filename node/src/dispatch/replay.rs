@@ -186,7 +186,7 @@ impl Dispatch {
                         }
                         _ => {
                             let filter = &subscription.filter;
-                            tracing::warn!(key = %receiver.key(), %filter, ?queued, "not all retained messages were queued");
+                            tracing::warn!(client = %receiver.key(), %filter, ?queued, "not all retained messages were queued");
                             return;
                         }
                     }

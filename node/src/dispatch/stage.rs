@@ -13,7 +13,9 @@ pub enum Stage {
     Serving,
     /// It lets its clients go.
     Draining,
-    /// They are gone, or the grace time is over: the process is about to end.
+    /// They are gone, and its lease is given back: it waits to be ended.
+    Drained,
+    /// The process is about to end.
     Ending,
 }
 
@@ -23,6 +25,7 @@ impl Stage {
         match self {
             Stage::Serving => "serving",
             Stage::Draining => "draining",
+            Stage::Drained => "drained",
             Stage::Ending => "ending",
         }
     }
@@ -33,6 +36,12 @@ impl Dispatch {
     #[must_use]
     pub fn stage(&self) -> watch::Receiver<Stage> {
         self.stage.subscribe()
+    }
+
+    /// As [`Dispatch::stage`], at this moment.
+    #[must_use]
+    pub fn stage_now(&self) -> Stage {
+        *self.stage.borrow()
     }
 
     pub fn set_stage(&self, stage: Stage) {

@@ -140,7 +140,7 @@ impl Dispatch {
             let client_id = guest.client_id.as_deref().unwrap_or(receiver.key().identity());
             let ban = bans.of_client(client_id, guest.user_name.as_deref(), guest.peer.ip(), now);
             if let Some(ban) = ban {
-                tracing::info!(key = %receiver.key(), reason = %ban.reason, "banned: its connection ends");
+                tracing::info!(client = %receiver.key(), reason = %ban.reason, "banned: its connection ends");
                 self.metrics.banned(kind(ban));
                 // DISCONNECT has no reason of that name.
                 receiver.tell(|port| port.close(ReasonCode::AdministrativeAction));

@@ -16,14 +16,14 @@ use fulmar_proto::document::DESCRIPTORS;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::Routes;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
 
 use crate::api::Api;
-use crate::config::admin::TlsFiles;
 use crate::config::units::Secret;
 use crate::telemetry::Metrics;
+use crate::tls::{self, Tls};
 
 /// Requests of a connection that wait for their answer at a time.
 const REQUESTS_MAX: usize = 8;
@@ -33,9 +33,6 @@ const STREAMS_MAX: u32 = 64;
 
 /// Bytes of a request's headers: a token of `iam.create_token` is the longest that there is.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
-
-/// For the handshake of TLS.
-const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// Between two pings of a connection, and until one that stays unanswered ends it.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -47,7 +44,7 @@ pub type Serving = Arc<dyn Fn() -> bool + Send + Sync>;
 /// What the door needs.
 pub struct Door {
     /// `None`: no TLS.
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<Tls>,
     /// Of the configuration; who shows it may everything.
     pub token: Secret,
     pub api: Arc<Api>,
@@ -66,7 +63,7 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// Serves until `closed` says so; requests that are under way then are answered, streams end.
 ///
 /// # Errors
-/// What TLS needs cannot be used.
+/// The port cannot be served any more.
 pub async fn run(door: Door, listener: TcpListener, closed: watch::Receiver<bool>) -> anyhow::Result<()> {
     let Door { tls, token, api, metrics, serving } = door;
     let mut server = Server::builder()
@@ -75,14 +72,7 @@ pub async fn run(door: Door, listener: TcpListener, closed: watch::Receiver<bool
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_TIMEOUT));
-    if let Some(TlsFiles { cert, key, client_ca }) = tls {
-        let mut config = ServerTlsConfig::new().identity(Identity::from_pem(cert, key)).timeout(HANDSHAKE);
-        if let Some(authorities) = client_ca {
-            config = config.client_ca_root(Certificate::from_pem(authorities));
-        }
-        server = server.tls_config(config).context("admin.tls")?;
-    }
-    let incoming = connections::bounded(listener, metrics.clone());
+    let incoming = tls::handshakes(connections::bounded(listener, metrics.clone()), tls);
     let mut until = closed.clone();
     let until = async move {
         // The sender goes with the node.

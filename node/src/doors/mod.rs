@@ -12,10 +12,11 @@ use std::net::{SocketAddr, TcpListener};
 use anyhow::Context;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
+use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Server, ServerTlsConfig};
 
 use crate::cluster::peers::{CONNECTION_WINDOW, PING_EVERY, PING_TIMEOUT, STREAM_WINDOW};
+use crate::tls::{self, Tls};
 
 /// What a listener serves over HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,14 +43,14 @@ struct Grpc {
     /// Of the configuration, for errors.
     key: &'static str,
     address: SocketAddr,
-    tls: Option<ServerTlsConfig>,
+    tls: Option<Tls>,
 }
 
 impl Grpc {
     /// Binds the address, and serves on the runtime that this is called on.
     ///
     /// # Errors
-    /// If the address cannot be bound, or what TLS needs cannot be used; the text names the key.
+    /// If the address cannot be bound; the text names the key.
     fn open(self, routes: Routes) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
         let Grpc { key, address, tls } = self;
         let listener = TcpListener::bind(address).with_context(|| format!("{key}: cannot listen on {address}"))?;
@@ -61,10 +62,7 @@ impl Grpc {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_TIMEOUT));
-        if let Some(tls) = tls {
-            server = server.tls_config(tls).with_context(|| format!("{key}: TLS"))?;
-        }
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = tls::handshakes(TcpIncoming::from(listener).with_nodelay(Some(true)), tls);
         let served = tokio::spawn(async move {
             if let Err(error) = server.add_routes(routes).serve_with_incoming(incoming).await {
                 tracing::error!(%error, key, "a door ended");

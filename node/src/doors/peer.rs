@@ -8,16 +8,17 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
 use super::Grpc;
-use crate::cluster::peers::{MESSAGE_BYTES_MAX, Tls};
+use crate::cluster::peers::MESSAGE_BYTES_MAX;
+use crate::tls::Tls;
 
 /// Opens the door; it is served on the runtime that this is called on, until the returned task is aborted: connections
 /// that are open then end with that runtime, or with whoever is on the other side.
 ///
 /// # Errors
-/// If the address cannot be bound, or what TLS needs cannot be used; the text names the key.
+/// If the address cannot be bound; the text names the key.
 pub fn open(
     address: SocketAddr,
-    tls: Option<&Tls>,
+    tls: Option<Tls>,
     raft: impl Raft,
     peer: impl Peer,
 ) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
@@ -25,6 +26,6 @@ pub fn open(
         RaftServer::new(raft).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX);
     let peer =
         PeerServer::new(peer).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let door = Grpc { key: "cluster.listen", address, tls: tls.map(Tls::server) };
+    let door = Grpc { key: "cluster.listen", address, tls };
     door.open(Routes::new(raft).add_service(peer))
 }

@@ -187,6 +187,7 @@ impl Operations {
     /// There is no such device, or the message cannot be so; the error names the member. The device has a message of this
     /// id already. There is no room for it.
     pub async fn create_message(&self, device: &str, message: &NewMessage) -> Result<Sent, Error> {
+        self.has_room()?;
         let asked = Asked::read(&message.body)?;
         let (id, ttl_min) = (asked.id.clone(), asked.ttl_min);
         let message = Arc::new(self.addressed(device, asked)?);

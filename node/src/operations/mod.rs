@@ -18,6 +18,7 @@ mod nodes;
 pub mod notices;
 mod people;
 mod products;
+mod rebalance;
 mod retained;
 mod rules;
 mod secrets;
@@ -51,6 +52,7 @@ pub use messages::{Broadcast, NewMessage, Sent};
 pub use nodes::{Leaving, Report, node_name, node_of};
 pub use people::{NewAccessKey, NewUser};
 pub use products::{NewProduct, ProductChange, access_name, registration_name};
+pub use rebalance::{Balance, RATE as REBALANCE_RATE, Share};
 pub use retained::RetainedPage;
 pub use rules::{ActionChange, ActionFilter, NewAction, NewRule, RuleChange, RuleFilter, RuleStatus, RuleTrial, Tried};
 pub use secrets::hash_password;
@@ -84,6 +86,8 @@ pub enum Error {
     Unavailable,
     #[error("there is no room for it")]
     Full,
+    #[error("there is too little room on the disks")]
+    DiskFull,
     #[error("device {device} has a message {id} already")]
     MessageExists { device: String, id: String },
     #[error("device {device} has no message {id}")]
@@ -135,6 +139,8 @@ pub enum Error {
     NotRetained { topic: String },
     #[error("node {node} was not reached: {problem}")]
     NodeUnreached { node: String, problem: String },
+    #[error("this node is rebalancing already")]
+    Rebalancing,
     #[error(transparent)]
     Backup(#[from] backups::Failed),
 }
@@ -163,6 +169,7 @@ impl Error {
             Error::Contended { .. } => (409, "FULMAR.000004"),
             Error::Unavailable => (503, "FULMAR.000005"),
             Error::Full => (503, "FULMAR.000006"),
+            Error::DiskFull => (503, "FULMAR.000008"),
             Error::NoRoomForMessages => (503, "FULMAR.000020"),
             Error::MessageExists { .. } => (409, "FULMAR.000021"),
             Error::MessageMissing { .. } => (404, "FULMAR.000022"),
@@ -183,6 +190,7 @@ impl Error {
             Error::NotConnected { .. } => (409, "FULMAR.000072"),
             Error::NotRetained { .. } => (404, "FULMAR.000073"),
             Error::NodeUnreached { .. } => (503, "FULMAR.000074"),
+            Error::Rebalancing => (409, "FULMAR.000079"),
             Error::Backup(failed) => failed.rest(),
         }
     }
@@ -217,6 +225,8 @@ pub struct Operations {
     watches: Arc<Semaphore>,
     /// One backup at a time is made or taken here.
     backups: Arc<Semaphore>,
+    /// One rebalance at a time is run here.
+    rebalances: Arc<Semaphore>,
 }
 
 /// What a change of one record is about.
@@ -229,12 +239,18 @@ impl Operations {
     #[must_use]
     pub fn new(dispatch: Arc<Dispatch>, rules: Arc<RuleEngine>, command_timeout: Duration) -> Operations {
         let (models, watches) = (commands::Models::default(), Arc::new(Semaphore::new(watch::WATCHES_MAX)));
-        Operations { dispatch, rules, command_timeout, models, watches, backups: Arc::new(Semaphore::new(1)) }
+        let (backups, rebalances) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
+        Operations { dispatch, rules, command_timeout, models, watches, backups, rebalances }
     }
 
     /// Reads what this node has applied. Held only for as long as the read takes.
     pub fn read<T>(&self, read: impl FnOnce(&Registry) -> T) -> T {
         read(self.dispatch.replica().read().registry())
+    }
+
+    #[must_use]
+    pub fn metrics(&self) -> &crate::telemetry::Metrics {
+        self.dispatch.metrics()
     }
 
     /// The node's part in its cluster.
@@ -258,6 +274,12 @@ impl Operations {
     #[must_use]
     pub fn now_ms(&self) -> u64 {
         self.dispatch.now().log.0
+    }
+
+    /// What adds to the log and can be refused is, while the disks have too little room. Changes and deletions go on: they are
+    /// how people make room, or steer.
+    fn has_room(&self) -> Result<(), Error> {
+        if self.replica().has_room() { Ok(()) } else { Err(Error::DiskFull) }
     }
 
     /// Commits one change, and waits until every live node has applied it.
@@ -301,6 +323,7 @@ impl Operations {
     }
 
     async fn create(&self, target: Target<'_>, record: Record) -> Result<Changed, Error> {
+        self.has_room()?;
         let rejected = self.commit(Change::Put { record, expect: Expect::Absent }).await?;
         rejected.map_err(|rejection| said(&target, &rejection))
     }

@@ -188,6 +188,7 @@ impl Operations {
                 self.dispatch.leave();
                 Ok(json!({}))
             }
+            "shed" => Ok(self.shed(document)),
             "guests" => Ok(self.own_guests(document)),
             "subscribers" => self.own_subscribers(document).await,
             "disconnect" => {

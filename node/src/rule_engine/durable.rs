@@ -89,7 +89,7 @@ impl Actor for OwnerActor {
     ) -> Result<State, ActorProcessingErr> {
         myself.cast(Message::Wake)?;
         let name = outlet.backlog().into();
-        let (sink, claim, waits, pauses) = (None, None, None, Pauses::default());
+        let (sink, claim, waits, pauses) = (None, None, None, Pauses::new(&dispatch));
         Ok(State { name, outlet, dispatch, woken, sink, claim, waits, pauses, rests: None })
     }
 

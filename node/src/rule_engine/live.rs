@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::compiled::{Compiled, Outlet};
@@ -24,17 +25,37 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Pauses between tries, which grow until one succeeds.
 #[derive(Debug, Default)]
-pub(super) struct Pauses(u32);
+pub(super) struct Pauses {
+    tries: u32,
+    /// How many have failed at their last try.
+    failing: Gauge,
+}
 
 impl Pauses {
+    pub(super) fn new(dispatch: &Dispatch) -> Pauses {
+        Pauses { tries: 0, failing: dispatch.metrics().rule_sinks_failing.clone() }
+    }
+
     pub(super) fn next(&mut self) -> Duration {
-        let pause = PAUSE_FIRST.saturating_mul(1 << self.0.min(16)).min(PAUSE_MAX);
-        self.0 = self.0.saturating_add(1);
+        let pause = PAUSE_FIRST.saturating_mul(1 << self.tries.min(16)).min(PAUSE_MAX);
+        if self.tries == 0 {
+            self.failing.inc();
+        }
+        self.tries = self.tries.saturating_add(1);
         pause
     }
 
     pub(super) fn reset(&mut self) {
-        self.0 = 0;
+        if self.tries > 0 {
+            self.failing.dec();
+        }
+        self.tries = 0;
+    }
+}
+
+impl Drop for Pauses {
+    fn drop(&mut self) {
+        self.reset();
     }
 }
 
@@ -102,7 +123,8 @@ impl Actor for OutletActor {
         (outlet, dispatch): Self::Arguments,
     ) -> Result<Handing, ActorProcessingErr> {
         outlet.queue.attend(myself);
-        Ok(Handing { outlet, dispatch, sink: None, pauses: Pauses::default() })
+        let pauses = Pauses::new(&dispatch);
+        Ok(Handing { outlet, dispatch, sink: None, pauses })
     }
 
     async fn handle(&self, myself: ActorRef<Wake>, _wake: Wake, state: &mut Handing) -> Result<(), ActorProcessingErr> {
@@ -169,9 +191,11 @@ mod tests {
         let mut pauses = Pauses::default();
         let first: Vec<u128> = (0..4).map(|_| pauses.next().as_millis()).collect();
         assert_eq!(first, [100, 200, 400, 800]);
+        assert_eq!(pauses.failing.get(), 1, "one sink fails, however often");
         let longest = (0..40).map(|_| pauses.next()).max();
         assert_eq!(longest, Some(PAUSE_MAX));
         pauses.reset();
+        assert_eq!(pauses.failing.get(), 0);
         assert_eq!(pauses.next(), PAUSE_FIRST);
     }
 }

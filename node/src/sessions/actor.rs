@@ -1,6 +1,7 @@
 //! The actor: turns messages into inputs of the session machine, and carries out its outputs. Thin, and it never waits.
 
 mod changes;
+mod counts;
 mod downlinks;
 mod faults;
 mod leaving;
@@ -25,12 +26,14 @@ use fulmar_broker::{Delivery, Now, Publication};
 use fulmar_mqtt::{Decoded, Packet, QoS, ReasonCode, Version, encode};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+use self::counts::{is_ack, is_answer, type_of};
 use self::faults::{acknowledges_early, forgets_ids};
 use self::message::Answer;
 pub use self::message::{Batch, Message};
 use self::steps::{Step, Subscribed};
 use crate::cluster::{Committed, PROPOSAL_BYTES_MAX};
-use crate::dispatch::{Accepted, Admission, Dispatch, Durable, Offer, Receiver, RouteCache, Routes};
+use crate::dispatch::{Accepted, Admission, Dispatch, Durable, Offer, Receiver, RouteCache, Routes, Since};
+use crate::telemetry::metrics::PacketCounts;
 
 /// The actor's kind; what it is about is its state.
 #[derive(Debug)]
@@ -183,8 +186,11 @@ impl State {
             Message::Tick if self.hold != Hold::Nothing => self.look_for_room(&mut work),
             Message::Tick => self.input(Input::Tick, &mut work),
             Message::Disconnected => self.input(Input::Disconnected, &mut work),
-            Message::Accepted(token) if self.waits_on(token) => {}
-            Message::Accepted(token) => self.input(Input::Accepted { token, reason: ReasonCode::Success }, &mut work),
+            Message::Accepted(token, _) if self.waits_on(token) => {}
+            Message::Accepted(token, since) => {
+                self.note_acks(since, work.now, 1);
+                self.input(Input::Accepted { token, reason: ReasonCode::Success }, &mut work);
+            }
             Message::Committed(answer) => self.committed(*answer, &mut work),
             Message::Stable => self.stable(&mut work),
             Message::Thawed => self.thawed(work.now),
@@ -238,15 +244,18 @@ impl State {
     fn take_batch(&mut self, batch: Batch, work: &mut Work) {
         self.session.heard(work.now);
         let mut received = [0u64; 3];
+        let mut types = PacketCounts::default();
         let mut packets = batch.packets.into_iter().peekable();
         while let Some(decoded) = packets.next() {
             match decoded {
                 Decoded::Packet(packet) if is_ack(&packet) => {
                     let mut outbound = self.receiver.outbound();
+                    types[type_of(&packet)] += 1;
                     outbound.acknowledge(&packet, work.now.mono_ms, &mut work.control);
                     while let Some(Decoded::Packet(packet)) =
                         packets.next_if(|next| matches!(next, Decoded::Packet(packet) if is_ack(packet)))
                     {
+                        types[type_of(&packet)] += 1;
                         outbound.acknowledge(&packet, work.now.mono_ms, &mut work.control);
                     }
                     let more = outbound.ready() || outbound.wants().is_some();
@@ -260,6 +269,7 @@ impl State {
                     }
                 }
                 Decoded::Packet(packet) => {
+                    types[type_of(&packet)] += 1;
                     if let Packet::Publish(publish) = &packet {
                         received[publish.qos as usize] += 1;
                         // What was taken at once frees its slot before the next one needs it.
@@ -279,6 +289,7 @@ impl State {
             }
             self.carry_out_all(work);
         }
+        self.dispatch.metrics().traffic.received(&types);
         self.receiver.count_received(received.iter().sum());
         for (qos, count) in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce].into_iter().zip(received) {
             if count > 0 {
@@ -366,10 +377,11 @@ impl State {
             }
             Output::End { discard_will, expiry_s, reason, taken_over } => {
                 self.route_run(work);
-                tracing::debug!(key = %self.receiver.key(), epoch = self.receiver.epoch().0, %reason, "connection ends");
+                tracing::debug!(client = %self.receiver.key(), epoch = self.receiver.epoch().0, %reason, "connection ends");
                 self.dispatch.metrics().disconnected(reason);
                 self.note_end(reason);
-                if reason == ReasonCode::ServerShuttingDown {
+                let moves = matches!(reason, ReasonCode::ServerShuttingDown | ReasonCode::UseAnotherServer);
+                if moves {
                     // What is queued is written first; the DISCONNECT that was put together here is the last of it.
                     self.receiver.outbound().close_after_queue(&work.control);
                     work.control.clear();
@@ -377,7 +389,7 @@ impl State {
                 } else {
                     self.write_control(work);
                 }
-                let booked = (reason != ReasonCode::ServerShuttingDown).then_some(work.booked);
+                let booked = (!moves).then_some(work.booked);
                 self.release(discard_will, expiry_s, taken_over, booked);
             }
         }
@@ -385,7 +397,7 @@ impl State {
 
     fn send(&self, packet: &Packet, work: &mut Work) {
         if let Err(error) = encode(packet, self.session.version(), &mut work.control) {
-            tracing::error!(key = %self.receiver.key(), %error, "packet not sent");
+            tracing::error!(client = %self.receiver.key(), %error, "packet not sent");
         }
     }
 
@@ -422,7 +434,8 @@ impl State {
         work.routes = Some(routes);
         let received = remembered.then(|| (self.receiver.key().clone(), self.receiver.epoch(), packet_id));
         work.run_bytes += publication.bytes();
-        work.run.push(Offer { publication: Arc::new(publication), token, received, refused });
+        let since = Since { at_ms: work.now.mono_ms, durable: false };
+        work.run.push(Offer { publication: Arc::new(publication), token, received, refused, since });
         if work.run_bytes >= PROPOSAL_BYTES_MAX {
             self.route_run(work);
         }
@@ -432,8 +445,9 @@ impl State {
     fn route_run(&mut self, work: &mut Work) {
         let Some(routes) = work.routes.take() else { return };
         work.run_bytes = 0;
-        let run = std::mem::take(&mut work.run);
+        let mut run = std::mem::take(&mut work.run);
         let Durable { commands, of } = self.dispatch.durable(&self.receiver, &routes, &run);
+        run.iter_mut().for_each(|offer| offer.since.durable = !commands.is_empty());
         let qos_0 = run.iter().filter(|offer| offer.publication.qos == QoS::AtMostOnce).count();
         if !commands.is_empty() && acknowledges_early() {
             self.dispatch.replica().propose(commands, Box::new(|_| {}));
@@ -463,30 +477,23 @@ impl State {
     ) {
         let mut answers = Vec::with_capacity(run.len());
         self.dispatch.offer(&self.receiver, routes, run, of, committed, &mut answers);
+        let mut at_once = 0;
         for (offer, answer) in run.iter().zip(answers) {
             if let (Some(token), Accepted::Now(reason)) = (offer.token, answer) {
+                at_once += 1;
                 self.input(Input::Accepted { token, reason }, work);
             }
         }
+        // All of a run were read, and asked the log, at the same time.
+        self.note_acks(run.first().map(|first| first.since), work.now, at_once);
     }
 
     /// Hands control bytes to the way out, and proposes what the client has acknowledged.
     fn write_control(&mut self, work: &mut Work) {
         self.dispatch.settle(&self.receiver);
-        if work.control.is_empty() {
-            return;
+        if !work.control.is_empty() {
+            self.receiver.outbound().control(&std::mem::take(&mut work.control));
+            self.receiver.signal();
         }
-        let bytes = std::mem::take(&mut work.control);
-        self.receiver.outbound().control(&bytes);
-        self.receiver.signal();
     }
-}
-
-fn is_answer(output: &Output) -> bool {
-    let Output::Send(packet) = output else { return false };
-    matches!(packet, Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_) | Packet::PingResp)
-}
-
-fn is_ack(packet: &Packet) -> bool {
-    matches!(packet, Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_))
 }

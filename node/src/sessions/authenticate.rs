@@ -41,7 +41,7 @@ impl Authenticator {
         let now_ms = wall_ms();
         let chain = terms.chain.as_deref().unwrap_or_default();
         let authorities = registry.authorities().map(|kept| &*kept.record);
-        let shown = certificate::shown(chain, terms.client_roots.as_deref(), authorities, now_ms);
+        let shown = certificate::shown(chain, terms.authorities.as_deref(), authorities, now_ms);
         let request = ConnectRequest {
             connect,
             client_id: &connect.client_id,

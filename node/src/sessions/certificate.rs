@@ -6,25 +6,29 @@ use std::time::Duration;
 use bytes::Bytes;
 use fulmar_platform::Shown;
 use fulmar_platform::registry::Authority;
-use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{EndEntityCert, KeyUsage, RevocationOptionsBuilder, UnknownStatusPolicy};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Judges a chain by `authorities`, those of the registry, and by `roots`, those of the listener. `None` without a certificate,
-/// or with one that cannot be read.
+use crate::config::tls::Authorities;
+
+/// Judges a chain by `authorities`, those of the registry, and by those of the listener, whose revocation lists count for
+/// both. `None` without a certificate, or with one that cannot be read.
 pub(super) fn shown<'a>(
     chain: &[CertificateDer<'static>],
-    roots: Option<&RootCertStore>,
+    listener: Option<&Authorities>,
     authorities: impl Iterator<Item = &'a Authority>,
     now_ms: u64,
 ) -> Option<Shown> {
     let (own, between) = chain.split_first()?;
     let certificate = EndEntityCert::try_from(own).ok()?;
     let now = UnixTime::since_unix_epoch(Duration::from_millis(now_ms));
+    let lists: Vec<_> = listener.map(|listener| listener.lists.iter().collect()).unwrap_or_default();
+    let revoked = RevocationOptionsBuilder::new(&lists).ok(); // without a list there is nothing to ask
+    let revoked = revoked.map(|options| options.with_status_policy(UnknownStatusPolicy::Allow).build());
     let vouched = |anchors: &[TrustAnchor<'_>]| {
         let usage = KeyUsage::client_auth();
-        certificate.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, anchors, between, now, usage, None, None).is_ok()
+        certificate.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, anchors, between, now, usage, revoked, None).is_ok()
     };
     let authorities = authorities.filter(|authority| {
         let der = CertificateDer::from(&*authority.certificate_der);
@@ -34,7 +38,7 @@ pub(super) fn shown<'a>(
     Some(Shown {
         certificate: Bytes::copy_from_slice(own),
         authorities: authorities.map(|authority| authority.id.clone()).collect(),
-        trusted: roots.is_some_and(|roots| vouched(&roots.roots)),
+        trusted: listener.is_some_and(|listener| vouched(&listener.roots.roots)),
     })
 }
 
@@ -50,9 +54,12 @@ fn in_its_time(authority: &Authority, now_ms: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use rcgen::{
-        BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-        date_time_ymd,
+        BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,
+        ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
     };
+    use webpki::OwnedCertRevocationList;
+
+    use std::sync::Arc;
 
     use super::*;
 
@@ -105,8 +112,9 @@ mod tests {
         let years = [2020, 2040];
         let (good, other, old) = (signer("a", years, None), signer("b", years, None), signer("c", [2020, 2021], None));
         let middle = signer("m", years, Some(&good));
-        let mut roots = RootCertStore::empty();
+        let mut roots = rustls::RootCertStore::empty();
         roots.add(other.certificate.der().clone()).unwrap();
+        let roots = Authorities { roots: Arc::new(roots), lists: Vec::new(), lists_der: Vec::new() };
         let known = [authority("good", &good), authority("other", &other), authority("old", &old)];
         let middle_der = middle.certificate.der().clone();
         let server_only = Some(ExtendedKeyUsagePurpose::ServerAuth);
@@ -131,5 +139,41 @@ mod tests {
         }
         assert_eq!(shown(&[], Some(&roots), known.iter(), NOW_MS), None);
         assert_eq!(shown(&[CertificateDer::from(vec![1, 2, 3])], None, known.iter(), NOW_MS), None);
+    }
+
+    #[test]
+    fn a_list_of_the_listener_takes_certificates_back_for_all() {
+        let years = [2020, 2040];
+        let (good, other) = (signer("a", years, None), signer("b", years, None));
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(good.certificate.der().clone()).unwrap();
+        let revoked = RevokedCertParams {
+            serial_number: SerialNumber::from(7u64),
+            revocation_time: date_time_ymd(2025, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2025, 1, 1),
+            next_update: date_time_ymd(2026, 1, 1), // that it is late takes nothing from it
+            crl_number: SerialNumber::from(1u64),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&good.issuer).unwrap().der().clone();
+        let lists = vec![OwnedCertRevocationList::from_der(&list).unwrap().into()];
+        let listener = Authorities { roots: Arc::new(roots), lists, lists_der: vec![list] };
+        let known = [authority("good", &good), authority("other", &other)];
+        for (serial, by, trusted, vouched) in
+            [(7u64, &good, false, None), (8, &good, true, Some("good")), (7, &other, false, Some("other"))]
+        {
+            let mut params = params("device", years);
+            params.serial_number = Some(SerialNumber::from(serial));
+            let leaf = params.signed_by(&KeyPair::generate().unwrap(), &by.issuer).unwrap().der().clone();
+            let shown = shown(&[leaf], Some(&listener), known.iter(), NOW_MS).unwrap();
+            let vouched: Vec<Box<str>> = vouched.into_iter().map(Into::into).collect();
+            assert_eq!((shown.trusted, shown.authorities), (trusted, vouched), "{serial}");
+        }
     }
 }

@@ -16,15 +16,15 @@ use fulmar_mqtt::{ReasonCode, encode};
 use fulmar_platform::registry::{Change, Record, Rejection};
 use fulmar_platform::{Admission, Dialect, Downlink, Voice};
 use ractor::{Actor, ActorRef};
-use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 
 use super::actor::{Arguments, Message, SessionActor};
 use super::authenticate::Authenticator;
 use super::flapping::{Flapping, Rule};
 use super::pace::Pace;
+use crate::config::tls::Authorities;
 use crate::dispatch::downlink::delivery;
-use crate::dispatch::{Dispatch, Guest, Receiver};
+use crate::dispatch::{Dispatch, Guest, Receiver, Shortage};
 
 /// Unacknowledged deliveries to one client, whatever it would take.
 const WINDOW_MAX: u16 = 8_192;
@@ -55,7 +55,7 @@ pub struct Terms {
     /// The client's certificates in DER, its own first. It has proven that the key is its own, and nothing else.
     pub chain: Option<Arc<[CertificateDer<'static>]>>,
     /// Who vouches for such certificates, by the listener's configuration.
-    pub client_roots: Option<Arc<RootCertStore>>,
+    pub authorities: Option<Arc<Authorities>>,
 }
 
 /// A connection with a session: CONNACK waits in its way out.
@@ -155,6 +155,13 @@ impl Sessions {
         if self.leaving.load(Ordering::Acquire) {
             return Err(refuse(Dialect::Generic, ReasonCode::ServerUnavailable, "the node is leaving"));
         }
+        if self.dispatch.memory().shortage() > Shortage::None {
+            self.dispatch.metrics().memory_refused.inc();
+            return Err(refuse(Dialect::Generic, ReasonCode::QuotaExceeded, "the node is short of memory"));
+        }
+        if self.dispatch.replica().room().full() {
+            return Err(refuse(Dialect::Generic, ReasonCode::QuotaExceeded, "the disk of the node is full"));
+        }
         if self.dispatch.client_banned(&client_id, connect.username.as_deref(), terms.peer.ip()) {
             return Err(refuse(Dialect::Generic, BANNED.0, BANNED.1));
         }
@@ -195,7 +202,7 @@ impl Sessions {
         let own = changes.iter().rposition(own);
         let commands = changes.into_iter().map(|change| Command::Registry(Box::new(change))).collect();
         let outcomes = self.dispatch.replica().commit(commands).await.map_err(|error| {
-            tracing::error!(%key, %error, "registration of a device not committed");
+            tracing::error!(client = %key, %error, "registration of a device not committed");
             NOT_CLAIMED
         })?;
         match outcomes.iter().find_map(|outcome| match outcome {
@@ -208,7 +215,7 @@ impl Sessions {
             })),
             Some(Rejection::Conflict) => Err(CHANGED),
             Some(rejection) => {
-                tracing::info!(%key, %rejection, "the registry has rejected what the client needs");
+                tracing::info!(client = %key, %rejection, "the registry has rejected what the client needs");
                 Err((ReasonCode::NotAuthorized, "the registry has rejected what the client needs"))
             }
         }
@@ -232,7 +239,7 @@ impl Sessions {
         let opening = Opening { assigned_client_id, expiry_s };
         if !self.pace.admits(&key, dispatch.now().mono_ms) {
             dispatch.metrics().takeovers_refused.inc();
-            tracing::warn!(%key, peer = %terms.peer, "taken over too often: do two clients have one identity?");
+            tracing::warn!(client = %key, peer = %terms.peer, "taken over too often: do two clients have one identity?");
             return Err((ReasonCode::ConnectionRateExceeded, "the session is taken over too often"));
         }
         if self.flaps(&connect.client_id) {
@@ -314,7 +321,7 @@ impl Sessions {
             receiver.tell(|port| port.close(ReasonCode::AdministrativeAction));
         }
         tracing::debug!(
-            key = %receiver.key(), epoch = claimed.epoch.0, version = ?connect.version, peer = %terms.peer,
+            client = %receiver.key(), epoch = claimed.epoch.0, version = ?connect.version, peer = %terms.peer,
             present = claimed.session_present, "connected"
         );
         Ok(Opened { receiver, actor, packet_bytes_max, oversize })
@@ -340,7 +347,7 @@ impl Sessions {
         let key = claim.key.clone();
         let (committed, index) = self.dispatch.replica().commit_at(vec![Command::Claim(Box::new(claim))]).await;
         let outcomes = committed.map_err(|error| {
-            tracing::error!(%key, %error, "claim not committed");
+            tracing::error!(client = %key, %error, "claim not committed");
             NOT_CLAIMED
         })?;
         match outcomes.into_iter().next() {
@@ -389,7 +396,7 @@ impl Sessions {
         if filters.is_empty() {
             return Ok(());
         }
-        tracing::info!(%key, filters = filters.len(), "subscriptions of the session are not allowed any more");
+        tracing::info!(client = %key, filters = filters.len(), "subscriptions of the session are not allowed any more");
         let command = Command::Unsubscribe { key: key.clone(), epoch: claimed.epoch, filters };
         match self.dispatch.replica().commit(vec![command]).await.as_deref() {
             Ok([Outcome::Unsubscribed(_)]) => Ok(()),
@@ -429,11 +436,8 @@ impl Sessions {
         if stable { Ok(()) } else { Err(NOT_CLAIMED) }
     }
 
-    /// Tells every connected client that the node is going, and lets no more in.
-    pub fn close_all(&self, reason: ReasonCode) {
+    /// Lets no more clients in: the node is going.
+    pub fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
-        for receiver in self.dispatch.receivers() {
-            receiver.tell(|port| port.close(reason));
-        }
     }
 }

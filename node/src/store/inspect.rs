@@ -155,6 +155,11 @@ pub(super) fn inspect_copy(
     mark: &Mark,
     check: Check<'_>,
 ) -> Result<Found, OpenError> {
+    inspect(&open_copy(data_dir, copy, cache_bytes)?, mark, data_dir, check)
+}
+
+/// The copy alone, nothing of it read yet.
+pub(super) fn open_copy(data_dir: &Path, copy: &Path, cache_bytes: u64) -> Result<Sled, OpenError> {
     let log = layout::log_dir(data_dir);
     let file = log.join(sled::DATA);
     let segment_bytes = sled::segment_bytes_of(&log)
@@ -164,7 +169,5 @@ pub(super) fn inspect_copy(
         return Err(OpenError::damaged(&file, None, "is missing"));
     }
     sled::copy(&log, copy).map_err(OpenError::io(copy))?;
-    let opened =
-        Sled::open(copy, segment_bytes, cache_bytes, Duration::ZERO).map_err(|broken| broken.at_open(&file))?;
-    inspect(&opened, mark, data_dir, check)
+    Sled::open(copy, segment_bytes, cache_bytes, Duration::ZERO).map_err(|broken| broken.at_open(&file))
 }

@@ -8,6 +8,7 @@
 //! | `log/` | entries and metadata, in sled |
 //! | `log.check/` | a copy that is tried before the log is opened; gone afterwards |
 //! | `snapshots/` | snapshots of the state |
+//! | `fulmar.pid` | which process serves it, locked by that one |
 //!
 //! They are made in the order mark, `FORMAT`, log, each with its name synced, so that what an interrupted start leaves
 //! can be told from what was lost: a `FORMAT` without a mark, or a mark that promises something without a log, is damage.
@@ -24,6 +25,8 @@ use super::{files, sled};
 pub(super) const NODE_ID: &str = "node-id";
 /// There only if the node was removed from its cluster; says so in words.
 pub(super) const REMOVED: &str = "removed";
+/// Which process serves the directory: see [`super::pid`].
+pub(super) const PID: &str = "fulmar.pid";
 pub(super) const FORMAT: &str = "FORMAT";
 const FORMAT_PREFIX: &str = "fulmar data ";
 const VERSION: u64 = 1;

@@ -20,7 +20,7 @@ use super::files::Lock;
 use super::mark::MarkFile;
 pub use super::record::{Meta, Position, Record, Vote};
 use super::sled::Sled;
-pub use super::stats::{SYNC_BUCKETS, Stats};
+pub use super::stats::Stats;
 use super::workers::Watcher;
 
 /// How a log is opened.

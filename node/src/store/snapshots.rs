@@ -129,7 +129,8 @@ impl Snapshots {
     }
 
     /// A directory as it is: nothing is made or removed.
-    pub(super) fn at(dir: PathBuf) -> Snapshots {
+    #[must_use]
+    pub fn at(dir: PathBuf) -> Snapshots {
         Snapshots { dir }
     }
 

@@ -3,12 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Upper ends of the buckets of [`Stats::sync_buckets`], microseconds. The last bucket has none.
-pub const SYNC_BUCKETS: [u64; 12] =
-    [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 500_000, 2_000_000];
+use crate::telemetry::metrics::Durations;
 
 /// Counters since the open.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Stats {
     /// Group commits.
     pub syncs: AtomicU64,
@@ -16,8 +14,8 @@ pub struct Stats {
     pub sync_micros: AtomicU64,
     /// The longest.
     pub sync_micros_max: AtomicU64,
-    /// How many took how long, by [`SYNC_BUCKETS`]; not cumulative.
-    pub sync_buckets: [AtomicU64; SYNC_BUCKETS.len() + 1],
+    /// How many took how long.
+    pub sync_took: Durations,
     /// When the latest one took very long, in milliseconds since the store was opened; 0 never.
     slow_at_ms: AtomicU64,
     opened: Opened,
@@ -48,6 +46,21 @@ impl Opened {
     }
 }
 
+impl Default for Stats {
+    fn default() -> Stats {
+        Stats {
+            syncs: AtomicU64::new(0),
+            sync_micros: AtomicU64::new(0),
+            sync_micros_max: AtomicU64::new(0),
+            sync_took: Durations::of_disk(),
+            slow_at_ms: AtomicU64::new(0),
+            opened: Opened::default(),
+            bytes_written: AtomicU64::new(0),
+            entries: AtomicU64::new(0),
+        }
+    }
+}
+
 impl Stats {
     /// Whether a sync took very long a short time ago: this node should rather not lead.
     #[must_use]
@@ -64,9 +77,6 @@ impl Stats {
         if took > SLOW {
             self.slow_at_ms.store(self.opened.elapsed_ms().max(1), Ordering::Relaxed);
         }
-        let bucket = SYNC_BUCKETS.iter().position(|end| micros <= *end).unwrap_or(SYNC_BUCKETS.len());
-        if let Some(count) = self.sync_buckets.get(bucket) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+        self.sync_took.note(took);
     }
 }

@@ -5,10 +5,10 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::error::OpenError;
+use super::error::{Damage, OpenError};
 use super::files::{self, Lock};
 use super::inspect::{self, Found};
-use super::log::Record;
+use super::log::{Position, Record};
 use super::mark::Mark;
 use super::snapshots::{SnapshotError, SnapshotHead, Snapshots, verify_file};
 use super::{layout, sled};
@@ -50,6 +50,12 @@ pub struct Part {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     pub parts: Vec<Part>,
+    /// Whose data it is, as far as that can be read.
+    pub node: Option<u64>,
+    pub cluster: Option<u64>,
+    /// The last entry that is whole, with all before it, in the log or a snapshot: of several nodes the one with the
+    /// highest term, and then index, has everything that the others have.
+    pub last: Option<Position>,
 }
 
 impl Report {
@@ -61,6 +67,14 @@ impl Report {
 
     fn add(&mut self, name: &'static str, verdict: Verdict, what: impl Display) {
         self.parts.push(Part { name, verdict, what: what.to_string() });
+    }
+
+    /// There is an entry, or a snapshot that ends with it.
+    fn reaches(&mut self, at: Option<Position>) {
+        let rank = |at: &Position| (at.term, at.index);
+        if at.as_ref().map(rank) > self.last.as_ref().map(rank) {
+            self.last = at;
+        }
     }
 
     fn add_error(&mut self, name: &'static str, error: &OpenError) {
@@ -103,7 +117,10 @@ pub fn verify(data_dir: &Path, check: &dyn Fn(&Record) -> Result<(), String>) ->
         }
     }
     match layout::read_node_id(data_dir) {
-        Ok(Some(id)) => report.add("node", Verdict::Intact, format_args!("{id:016x}")),
+        Ok(Some(id)) => {
+            report.node = Some(id);
+            report.add("node", Verdict::Intact, format_args!("{id:016x}"));
+        }
         Ok(None) => {}
         Err(error) => report.add_error("node", &error),
     }
@@ -137,6 +154,9 @@ pub fn verify(data_dir: &Path, check: &dyn Fn(&Record) -> Result<(), String>) ->
         add_log(&mut report, data_dir, &mark, check);
         add_snapshots(&mut report, data_dir, &mark);
     }
+    if let Some(Position { term, index, .. }) = report.last {
+        report.add("last", Verdict::Intact, format_args!("entry {index} of term {term}"));
+    }
     report
 }
 
@@ -149,14 +169,26 @@ fn describe(mark: &Mark) -> String {
 }
 
 fn add_log(report: &mut Report, data_dir: &Path, mark: &Mark, check: &dyn Fn(&Record) -> Result<(), String>) {
-    let inspected = match Scratch::make() {
+    let inspected = |mark: &Mark| match Scratch::make() {
         Ok(scratch) => inspect::inspect_copy(data_dir, &scratch.0.join("log"), CACHE_BYTES, mark, check),
         Err(error) => Err(OpenError::io(&std::env::temp_dir())(error)),
     };
-    let Found { last, sizes, meta, torn, leftovers } = match inspected {
+    let Found { last, sizes, meta, torn, leftovers } = match inspected(mark) {
         Ok(found) => found,
-        Err(error) => return report.add_error("log", &error),
+        Err(error) => {
+            report.add_error("log", &error);
+            // Read once more as if nothing had been promised: what is whole before the damage.
+            if let OpenError::Damaged(Damage { index: Some(_), .. }) = error
+                && let Ok(found) = inspected(&Mark { last: None, ..*mark })
+            {
+                report.cluster = found.meta.meta.cluster;
+                report.reaches(found.last.or(mark.purged));
+            }
+            return;
+        }
     };
+    report.cluster = meta.meta.cluster;
+    report.reaches(last.or(mark.purged));
     let bytes: u64 = sizes.iter().map(|size| u64::from(*size)).sum();
     let end = last.map_or(String::new(), |last| format!(", up to entry {} of term {}", last.index, last.term));
     let purge = if leftovers { "; an interrupted purge goes on at the next start" } else { "" };
@@ -171,7 +203,8 @@ fn add_log(report: &mut Report, data_dir: &Path, mark: &Mark, check: &dyn Fn(&Re
     }
     let vote =
         meta.vote.map_or("no vote".to_owned(), |vote| format!("vote in term {} for {:016x}", vote.term, vote.node));
-    report.add("metadata", Verdict::Intact, format_args!("generation {}, {vote}", meta.meta.generation));
+    let cluster = meta.meta.cluster.map_or("no cluster".to_owned(), |cluster| format!("cluster {cluster:016x}"));
+    report.add("metadata", Verdict::Intact, format_args!("{cluster}, generation {}, {vote}", meta.meta.generation));
 }
 
 fn add_snapshots(report: &mut Report, data_dir: &Path, mark: &Mark) {
@@ -189,9 +222,17 @@ fn add_snapshots(report: &mut Report, data_dir: &Path, mark: &Mark) {
                     format!("{}: holds entry {index} of term {term}, not what its name says", file.path.display());
                 report.add("snapshot", Verdict::Damaged, text);
             }
-            Ok(SnapshotHead { term, index, .. }) => {
-                reached = reached.max(Some(index));
-                report.add("snapshot", Verdict::Intact, format!("{} bytes, entry {index} of term {term}", file.bytes));
+            Ok(SnapshotHead { term, leader, index, cluster, .. }) => {
+                let of = match report.cluster.is_some_and(|own| own != cluster) {
+                    true => format!(", of the cluster {cluster:016x}: not used"),
+                    false => {
+                        reached = reached.max(Some(index));
+                        report.reaches(Some(Position { term, leader, index }));
+                        String::new()
+                    }
+                };
+                let text = format!("{} bytes, entry {index} of term {term}{of}", file.bytes);
+                report.add("snapshot", Verdict::Intact, text);
             }
             Err(error @ SnapshotError::Damaged { .. }) => report.add("snapshot", Verdict::Damaged, error),
             Err(error) => report.add("snapshot", Verdict::Unreadable, error),

@@ -1,79 +1,36 @@
 //! Counters of this node. Handles are fields, so that counting is one atomic addition.
 
+mod api;
+mod durations;
+mod labels;
+mod process;
 mod rules;
 mod text;
+mod tls;
+mod traffic;
 
 use std::sync::atomic::AtomicU64;
 
 use fulmar_broker::outbound::{DROP_REASONS, Tally};
 use fulmar_mqtt::{QoS, ReasonCode};
 use fulmar_platform::Dialect;
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-pub use self::text::Reading;
-
-pub use rules::{RuleActions, RuleEvents};
+pub use self::api::Calls;
+pub use self::durations::{Durations, Snapshot};
+use self::labels::{
+    DialectLabel, DoorLabel, DropLabel, KindLabel, OutcomeLabel, QosLabel, ReasonLabel, RefusalLabel, ReportLabel,
+};
+pub use self::process::readings as process_readings;
+pub use self::rules::{RuleActions, RuleEvents};
+pub use self::text::{Form, Kind, Labels, Reading};
+pub use self::tls::TlsFiles;
+pub use self::traffic::{PacketCounts, Traffic};
 
 type Count = Counter<u64, AtomicU64>;
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct QosLabel {
-    qos: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DropLabel {
-    qos: &'static str,
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KindLabel {
-    kind: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DialectLabel {
-    dialect: &'static str,
-}
-
-impl DialectLabel {
-    fn of(dialect: Dialect) -> DialectLabel {
-        DialectLabel { dialect: dialect.as_str() }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RefusalLabel {
-    dialect: &'static str,
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReportLabel {
-    dialect: &'static str,
-    kind: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DoorLabel {
-    listener: String,
-    reason: &'static str,
-}
 
 /// Why a listener turned a connection away before it was a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +44,11 @@ pub enum Turned {
     Frozen,
     /// See bans.
     Banned,
+    /// It came to a listener that is behind balancers, and not from one of them.
+    ProxyUntrusted,
+    /// A balancer sent no PROXY header, or one that is wrong.
+    ProxyMissing,
+    ProxyMalformed,
 }
 
 impl Turned {
@@ -99,6 +61,9 @@ impl Turned {
             Turned::NotMqtt => "not_mqtt",
             Turned::Frozen => "frozen",
             Turned::Banned => "banned",
+            Turned::ProxyUntrusted => "proxy_untrusted",
+            Turned::ProxyMissing => "proxy_missing",
+            Turned::ProxyMalformed => "proxy_malformed",
         }
     }
 }
@@ -124,10 +89,16 @@ pub struct Metrics {
     pub connects: Count,
     received: [Count; 3],
     pub received_bytes: Count,
+    /// Packets and bytes, and how long clients wait.
+    pub traffic: Traffic,
+    /// What was asked of the API.
+    pub calls_answered: Calls,
     /// Retained messages of QoS 0 that a bound did not keep.
     pub retained_refused: Count,
     /// CONNECTs that found their session taken over too often.
     pub takeovers_refused: Count,
+    /// CONNECTs that found the node short of memory.
+    pub memory_refused: Count,
     /// Streams of the console beyond those that may be open.
     pub console_streams_refused: Count,
     /// Commands of sessions that a newer claim owned by then.
@@ -159,6 +130,8 @@ pub struct Metrics {
     sensoro: Family<OutcomeLabel, Count>,
     pub rule_events: RuleEvents,
     pub rule_actions: RuleActions,
+    /// Sinks of actions that have failed, and are to be tried again.
+    pub rule_sinks_failing: Gauge,
     backlogs_dropped: Family<ReasonLabel, Count>,
     /// Batch tasks that this node carries out.
     pub tasks_running: Gauge,
@@ -166,6 +139,7 @@ pub struct Metrics {
     /// Watches of admins.
     pub watches: Gauge,
     watches_ended: Family<ReasonLabel, Count>,
+    pub tls_files: TlsFiles,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -187,12 +161,17 @@ impl Default for Metrics {
         registry.register("connects", "CONNECT packets accepted", connects.clone());
         let received_bytes = Count::default();
         registry.register("received_bytes", "Bytes read from clients", received_bytes.clone());
+        let traffic = Traffic::register(&mut registry);
+        let calls_answered = Calls::register(&mut registry);
         let retained_refused = Count::default();
         let help = "Retained messages of QoS 0 that a bound did not keep";
         registry.register("retained_refused", help, retained_refused.clone());
         let takeovers_refused = Count::default();
         let help = "CONNECTs refused because their session is taken over too often";
         registry.register("takeovers_refused", help, takeovers_refused.clone());
+        let memory_refused = Count::default();
+        let help = "CONNECTs refused because the node is short of memory";
+        registry.register("memory_refused", help, memory_refused.clone());
         let console_streams_refused = Count::default();
         let help = "Streams of the web console refused because too many are open";
         registry.register("console_streams_refused", help, console_streams_refused.clone());
@@ -276,6 +255,9 @@ impl Default for Metrics {
         registry.register("sensoro_records", help, sensoro.clone());
         let rule_events = RuleEvents::register(&mut registry);
         let rule_actions = RuleActions::register(&mut registry);
+        let rule_sinks_failing = Gauge::default();
+        let help = "Sinks of rules' actions on this node that have failed and are tried again";
+        registry.register("rule_sinks_failing", help, rule_sinks_failing.clone());
         let backlogs_dropped = Family::default();
         let help = "Entries that backlogs of durable rules and applications have dropped, by reason";
         registry.register("backlogs_dropped", help, backlogs_dropped.clone());
@@ -288,8 +270,10 @@ impl Default for Metrics {
         let watches_ended = Family::default();
         let help = "Watches of admins that this node has refused or ended, by reason";
         registry.register("watches_ended", help, watches_ended.clone());
+        let tls_files = TlsFiles::register(&mut registry);
         Metrics {
             registry,
+            tls_files,
             watches,
             watches_ended,
             connections,
@@ -297,8 +281,11 @@ impl Default for Metrics {
             connects,
             received,
             received_bytes,
+            traffic,
+            calls_answered,
             retained_refused,
             takeovers_refused,
+            memory_refused,
             console_streams_refused,
             stale_refused,
             created,
@@ -326,6 +313,7 @@ impl Default for Metrics {
             sensoro,
             rule_events,
             rule_actions,
+            rule_sinks_failing,
             backlogs_dropped,
             tasks_running,
             task_targets,

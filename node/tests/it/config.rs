@@ -8,8 +8,10 @@ use std::path::Path;
 
 use fulmar::config::auth::{AclUsers, Permission};
 use fulmar::config::listener::{ClientAuth, DialectName, Listener, Oversize, Protocol, Role, Tls};
+use fulmar::config::proxy::{Cidr, Proxy};
 use fulmar::config::units::{ByteCount, REDACTED, TimeSpan};
 use fulmar::config::{Config, ConfigError, Loaded};
+use fulmar_broker::steer::bans::Network;
 use fulmar_platform::Dialect;
 
 const HASH: &str = "$argon2id$v=19$m=16,t=1,p=1$c2FsdHNhbHQ$LPTz6JyUGCeA07D5LizKrQ";
@@ -75,7 +77,8 @@ fn the_full_sample_shows_the_defaults_and_every_key() {
         for key in properties.keys() {
             let said = |line: &str| {
                 let line = line.trim_start_matches(['#', ' ', '[']);
-                line.strip_prefix("auth.").unwrap_or(line).starts_with(key.as_str())
+                let within = line.strip_prefix("auth.").or_else(|| line.strip_prefix("telemetry."));
+                [Some(line), within].into_iter().flatten().any(|line| line.starts_with(key.as_str()))
             };
             assert!(text.lines().any(said), "the sample says nothing of {key}");
         }
@@ -119,7 +122,8 @@ fn a_listener_says_all_it_can() {
         backlog = 5
         tcp_keepalive = "0s"
         tcp_user_timeout = "1m"
-        tls = { cert = "c", key = "k", client_ca = "ca", client_auth = "optional" }
+        proxy = { trusted = ["192.0.2.7", "10.1.2.3/8", "fd00::/8"] }
+        tls = { cert = "c", key = "k", client_ca = "ca", crl = "crl", client_auth = "optional" }
         [[listener]]
         name = "one-for-all"
         address = "127.0.0.1:0"
@@ -138,12 +142,15 @@ fn a_listener_says_all_it_can() {
     tls.packet_bytes_max = ByteCount::mib(1);
     tls.oversize = Oversize::Skip;
     tls.backlog = 5;
+    let trusted = ["192.0.2.7", "10.0.0.0/8", "fd00::/8"].map(|one| Cidr(Network::parse(one).unwrap()));
+    tls.proxy = Some(Proxy { trusted: trusted.into(), required: true });
     tls.tcp_keepalive = TimeSpan::ZERO;
     tls.tcp_user_timeout = TimeSpan::s(60);
     tls.tls = Some(Tls {
         cert: "c".into(),
         key: "k".into(),
         client_ca: Some("ca".into()),
+        crl: Some("crl".into()),
         client_auth: ClientAuth::Optional,
     });
     tls.dialects = vec![DialectName::Generic, DialectName::Huawei, DialectName::Generic];
@@ -196,7 +203,11 @@ fn a_wrong_key_is_named_with_its_line_and_the_nearest() {
             "[[listener]]\naddress = \"0.0.0.0:1\"\n[[listener]]\naddress = \"0.0.0.0:2\"\nadress = \"0.0.0.0:2\"\n",
             "fulmar.toml:5: listener.1.adress is not a key; did you mean `address`?",
         ),
-        ("[shutdown]\ncolour = 1\n", "fulmar.toml:2: shutdown.colour is not a key; allowed here: `grace`"),
+        (
+            "[shutdown]\ncolour = 1\n",
+            "fulmar.toml:2: shutdown.colour is not a key; allowed here: `grace`, `balancer_wait`, `disconnect_rate`, \
+             `server_reference`",
+        ),
         (
             "[[listener]]\naddress = \"0.0.0.0:1\"\ntls = { certs = \"x\", cert = \"x\", key = \"y\" }\n",
             "fulmar.toml:3: listener.0.tls.certs is not a key; did you mean `cert`?",
@@ -224,6 +235,14 @@ fn a_wrong_key_is_named_with_its_line_and_the_nearest() {
 fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
     for (toml, expected) in [
         ("[session]\nreceive_maximum = 0", "2: session.receive_maximum is 0; allowed: 1 to 65535"),
+        (
+            "[shutdown]\nbalancer_wait = \"10s\"",
+            "2: shutdown.balancer_wait is 10s; allowed: less than shutdown.grace, 10s",
+        ),
+        (
+            "[shutdown]\nserver_reference = \"\"",
+            "2: shutdown.server_reference is no such text; allowed: 1 to 1024 bytes without control characters",
+        ),
         (
             "[session]\nreceive_maximum = 70000",
             "2: session.receive_maximum is 70000; allowed: a whole number from 0 to 65535",
@@ -273,6 +292,19 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
             "[[listener]]\naddress = \"0.0.0.0:1\"\n[listener.tls]\ncert = \"c\"\nkey = \"k\"\nclient_auth = \"required\"",
             "6: listener.0.tls.client_auth needs client_ca, the PEM file of the authorities that sign",
         ),
+        (
+            "[[listener]]\naddress = \"0.0.0.0:1\"\nproxy = { trusted = [] }",
+            "3: listener.0.proxy.trusted is empty, so that nobody could connect; name the balancers, as in [\"10.0.0.0/8\"]",
+        ),
+        (
+            "[[listener]]\naddress = \"0.0.0.0:1\"\n[listener.proxy]\ntrusted = [\"10.0.0.0/8\", \"10.0.0.0/33\"]",
+            "4: listener.0.proxy.trusted.1 is \"10.0.0.0/33\"; allowed: an IP address, or a network as in \"10.0.0.0/8\" or \"fd00::/8\"",
+        ),
+        (
+            "[[listener]]\naddress = \"0.0.0.0:1\"\n[listener.proxy]\nrequired = false",
+            "3: listener.0.proxy.trusted is required, but absent",
+        ),
+        ("[[listener]]\naddress = \"0.0.0.0:1\"\nproxy = true", "3: listener.0.proxy is true; allowed: a table"),
         (
             "[[listener]]\naddress = \"127.0.0.1:9100\"",
             "probes.address is 0.0.0.0:9100, which listener.0.address (127.0.0.1:9100) takes already",

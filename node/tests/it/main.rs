@@ -5,6 +5,7 @@ mod admin;
 mod config;
 mod console;
 mod log_faults;
+mod metrics;
 mod snapshot_faults;
 mod tidy;
 mod verify;

@@ -16,6 +16,8 @@ pub enum DropReason {
     Refused,
     /// A shared message that was offered to another member, where it is a new obligation.
     Reassigned,
+    /// QoS 0 that the node did not keep while it was short of memory, oldest first.
+    MemoryHigh,
 }
 
 impl DropReason {
@@ -27,13 +29,14 @@ impl DropReason {
 }
 
 /// Drop reasons in label order.
-pub const DROP_REASONS: [(DropReason, &str); 6] = [
+pub const DROP_REASONS: [(DropReason, &str); 7] = [
     (DropReason::QueueFull, "queue_full"),
     (DropReason::SlowReceiver, "slow_receiver"),
     (DropReason::SessionEnded, "session_ended"),
     (DropReason::PacketTooLarge, "packet_too_large"),
     (DropReason::Refused, "refused"),
     (DropReason::Reassigned, "reassigned"),
+    (DropReason::MemoryHigh, "memory_high"),
 ];
 
 /// What happened since it was last taken, in deliveries to live receivers. Taken by whoever sums the books.

@@ -6,6 +6,7 @@ mod acknowledgements;
 mod books;
 mod look;
 mod notes;
+mod pressure;
 #[cfg(test)]
 mod tests;
 mod writing;
@@ -137,6 +138,8 @@ pub struct Outbound {
     delivered: u64,
     dropped: u64,
     notes: Option<Box<Notes>>,
+    /// See [`Outbound::set_short`].
+    short: bool,
     closing: Closing,
 }
 
@@ -180,6 +183,7 @@ impl Outbound {
             delivered: 0,
             dropped: 0,
             notes: None,
+            short: false,
             closing: Closing::No,
         }
     }
@@ -250,13 +254,13 @@ impl Outbound {
         if class == 0 {
             while !self.has_room(bytes) {
                 let Some(oldest) = self.live[0].pop_front() else {
-                    self.tally.dropped[0][DropReason::QueueFull as usize] += 1;
-                    self.lost(&queued.delivery.publication, Some(DropReason::QueueFull));
+                    self.tally.dropped[0][self.overflow() as usize] += 1;
+                    self.lost(&queued.delivery.publication, Some(self.overflow()));
                     return Pushed::Taken;
                 };
                 self.live_bytes -= oldest.delivery.publication.bytes();
-                self.tally.dropped[0][DropReason::QueueFull as usize] += 1;
-                self.lost(&oldest.delivery.publication, Some(DropReason::QueueFull));
+                self.tally.dropped[0][self.overflow() as usize] += 1;
+                self.lost(&oldest.delivery.publication, Some(self.overflow()));
             }
             self.enqueue(class, queued, bytes);
             self.saw(trace, Saw::Queued(self.live[0].len() + self.live[1].len()));
@@ -273,8 +277,8 @@ impl Outbound {
     fn has_room(&self, bytes: usize) -> bool {
         let messages = self.live[0].len() + self.live[1].len();
         // A message larger than the whole bound still passes an empty queue.
-        messages < self.settings.queue_messages_max
-            && (messages == 0 || self.live_bytes + bytes <= self.settings.queue_bytes_max)
+        let (messages_max, bytes_max) = self.bounds();
+        messages < messages_max && (messages == 0 || self.live_bytes + bytes <= bytes_max)
     }
 
     /// Messages and bytes that the live queue takes before it displaces some or makes a publisher wait. Whatever its
@@ -285,16 +289,17 @@ impl Outbound {
             return (0, 0);
         }
         let messages = self.live[0].len() + self.live[1].len();
-        let bytes =
-            if messages == 0 { usize::MAX } else { self.settings.queue_bytes_max.saturating_sub(self.live_bytes) };
-        (self.settings.queue_messages_max.saturating_sub(messages), bytes)
+        let (messages_max, bytes_max) = self.bounds();
+        let bytes = if messages == 0 { usize::MAX } else { bytes_max.saturating_sub(self.live_bytes) };
+        (messages_max.saturating_sub(messages), bytes)
     }
 
     /// Whether live messages would find half of the queue empty.
     #[must_use]
     pub fn roomy(&self) -> bool {
         let messages = self.live[0].len() + self.live[1].len();
-        messages <= self.settings.queue_messages_max / 2 && self.live_bytes <= self.settings.queue_bytes_max / 2
+        let (messages_max, bytes_max) = self.bounds();
+        messages <= messages_max / 2 && self.live_bytes <= bytes_max / 2
     }
 
     fn enqueue(&mut self, class: usize, queued: Queued, bytes: usize) {

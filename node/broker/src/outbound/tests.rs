@@ -428,3 +428,30 @@ fn a_tagged_delivery_is_written_again_until_it_is_acknowledged() {
     assert_eq!((outbound.room(), again(&mut outbound, 8, "b")), ((0, 0), false));
     assert_eq!(outbound.take_tally().delivered, [0, 1], "sends are not deliveries");
 }
+
+#[test]
+fn while_memory_is_short_the_oldest_of_qos_0_go_and_publishers_wait() {
+    let settings = Settings { queue_messages_max: 1000, receive_maximum: 1, ..settings() };
+    let mut outbound = Outbound::new(settings, 0);
+    for number in 0..100 {
+        push(&mut outbound, &format!("zero/{number}"), QoS::AtMostOnce);
+    }
+    for number in 0..60 {
+        push(&mut outbound, &format!("one/{number}"), QoS::AtLeastOnce);
+    }
+    let bytes = outbound.live_bytes();
+    assert!(outbound.set_short(true).is_empty());
+    assert!(outbound.live_bytes() < bytes && outbound.live_bytes() > 0);
+    let tally = outbound.take_tally();
+    assert_eq!(tally.dropped[0][DropReason::MemoryHigh as usize], 96, "64 may wait, and 60 of QoS 1 stay");
+    assert_eq!(tally.dropped[1], [0; DROP_REASONS.len()]);
+    // A newer one of QoS 0 takes the place of an older one, one of QoS 1 waits.
+    assert_eq!(push(&mut outbound, "newest", QoS::AtMostOnce), Pushed::Taken);
+    let told = Arc::default();
+    let pushed = outbound.push(delivery("late", QoS::AtLeastOnce), None, 0, || Box::new(Told(Arc::clone(&told), 1)));
+    assert_eq!(pushed, Pushed::Waiting);
+    let waiters = outbound.set_short(false);
+    assert_eq!(waiters.len(), 1, "there is room again");
+    assert_eq!(outbound.take_tally().dropped[0][DropReason::MemoryHigh as usize], 1);
+    assert!(topics(&written(&mut outbound)).iter().any(|(topic, _)| topic == "newest"));
+}

@@ -69,7 +69,7 @@ impl Outbound {
         taken
     }
 
-    fn admit_waiting(&mut self) -> Vec<Box<dyn Waiter>> {
+    pub(super) fn admit_waiting(&mut self) -> Vec<Box<dyn Waiter>> {
         let mut taken = Vec::new();
         while let Some(first) = self.waiting.front() {
             let bytes = first.queued.delivery.publication.bytes();

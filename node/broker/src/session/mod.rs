@@ -44,6 +44,8 @@ pub struct Limits {
     pub packet_bytes_max: u32,
     /// Bytes of a will's payload.
     pub will_bytes_max: usize,
+    /// Where an MQTT 5 client is sent that is to use another server.
+    pub server_reference: Option<ByteString>,
 }
 
 /// Names an answer that the machine waits for.
@@ -367,7 +369,11 @@ impl Session {
             outputs.push(Output::Send(Packet::Disconnect(Box::new(Disconnect {
                 reason,
                 session_expiry_s: None,
-                server_reference: None,
+                server_reference: self
+                    .limits
+                    .server_reference
+                    .clone()
+                    .filter(|_| reason == ReasonCode::UseAnotherServer),
                 properties,
             }))));
         }

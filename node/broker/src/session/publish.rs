@@ -1,6 +1,6 @@
 //! PUBLISH and PUBREL from the client.
 
-use fulmar_mqtt::packet::{Ack, Publish, SkippedPublish};
+use fulmar_mqtt::packet::{Ack, Publish, ReasonProperties, SkippedPublish};
 use fulmar_mqtt::{Packet, QoS, ReasonCode, TopicName, Version};
 
 use fulmar_platform::Publishing;
@@ -8,6 +8,9 @@ use fulmar_platform::Publishing;
 use super::{Denial, Input, Output, Session, Token};
 use crate::key::Now;
 use crate::publication::{Publication, Via};
+
+/// What a client of MQTT 5 is told with 0x97.
+const NO_ROOM: &str = "there is no room for it: packet size, queue, replicated bytes or disk";
 
 /// Where a publish goes that is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,7 +219,11 @@ impl Session {
                 }
                 return;
             }
-            let ack = Ack::with_reason(packet_id, shown);
+            let detail = (reason == ReasonCode::QuotaExceeded).then_some(NO_ROOM);
+            let properties = self
+                .reason_string(detail)
+                .map(|text| Box::new(ReasonProperties { reason_string: Some(text), user: Vec::new() }));
+            let ack = Ack { properties, ..Ack::with_reason(packet_id, shown) };
             if qos == QoS::AtLeastOnce {
                 outputs.push(Output::Send(Packet::PubAck(ack)));
                 continue;

@@ -14,6 +14,9 @@ use crate::key::{LogTime, Now, SessionKey};
 use crate::publication::{Publication, Via};
 use crate::state::command::{Claimed, Subscription, Will};
 
+/// Clients that take no packet of this size are sent no texts.
+const TEXTS_FROM_BYTES: u32 = 256;
+
 /// What CONNECT settles, before there is a session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Opening {
@@ -150,7 +153,9 @@ impl Session {
             manners,
             persistent: opening.expiry_s > 0,
             expiry_s: opening.expiry_s,
-            problem_information: connect.properties.request_problem_information.unwrap_or(true),
+            // [v5 MQTT-3.4.2-2] nor where a text might make a packet too large for the client.
+            problem_information: connect.properties.request_problem_information.unwrap_or(true)
+                && connect.properties.maximum_packet_size.is_none_or(|bytes| bytes >= TEXTS_FROM_BYTES),
             keep_alive_ms: silence_ms(keep_alive_s, manners.keep_alive_grace_s),
             last_packet_ms: now.mono_ms,
             ended: false,

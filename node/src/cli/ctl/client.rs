@@ -275,7 +275,7 @@ mod tests {
     fn calls_and_their_members_are_known_before_anybody_is_asked() {
         let unknown = method("Cluster/Members").expect_err("no such call");
         assert!(unknown.code == 2 && unknown.text.contains("Cluster/ListMembers"), "{unknown}");
-        assert!(method("nothing").expect_err("no such call").text.contains("there are Cluster"));
+        assert!(method("nothing").expect_err("no such call").text.contains("there are Access"));
         let surplus = checked("Cluster/Join", &json!({ "adress": "a" })).expect_err("no such member");
         assert!(
             surplus.text.starts_with("Cluster/Join: JoinRequest: ") && surplus.text.contains("adress"),

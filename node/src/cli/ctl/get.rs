@@ -63,7 +63,7 @@ pub(super) struct Delete {
 }
 
 /// A kind with names, also as KIND/NAME.
-fn named(kind: &str, names: &[String]) -> Result<(&'static Kind, Vec<String>), Failure> {
+pub(super) fn named(kind: &str, names: &[String]) -> Result<(&'static Kind, Vec<String>), Failure> {
     match kind.split_once('/') {
         Some((kind, name)) => {
             Ok((kinds::find(kind)?, std::iter::once(name.to_owned()).chain(names.to_vec()).collect()))

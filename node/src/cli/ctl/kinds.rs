@@ -1,6 +1,7 @@
 //! What `fulmar ctl` can list, show, make and delete: one row for each kind of thing, naming calls of the admin API and
 //! members of their documents.
 
+mod parts;
 mod rows;
 
 use serde_json::Value;
@@ -32,6 +33,8 @@ pub(super) struct Kind {
     pub(super) create: Option<&'static str>,
     pub(super) update: Option<One>,
     pub(super) delete: Option<One>,
+    /// Closes its connection.
+    pub(super) disconnect: Option<One>,
     /// A stream of changes.
     pub(super) watch: Option<&'static str>,
     /// What belongs to it, for `describe`.
@@ -107,6 +110,7 @@ pub(super) const NOTHING: Kind = Kind {
     create: None,
     update: None,
     delete: None,
+    disconnect: None,
     watch: None,
     related: &[],
     columns: &[],
@@ -179,6 +183,7 @@ impl Kind {
                 ("create", self.create.is_some()),
                 ("apply", self.create.is_some() && self.update.is_some()),
                 ("delete", self.delete.is_some()),
+                ("disconnect", self.disconnect.is_some()),
                 ("watch", self.watch.is_some()),
             ];
             let can: Vec<&str> = can.iter().filter(|(_, can)| *can).map(|(verb, _)| *verb).collect();
@@ -253,7 +258,7 @@ mod tests {
                 item.get_or_insert(items);
             }
             let item = item.unwrap_or_else(|| panic!("{} can neither be listed nor shown", kind.name));
-            for one in [&kind.update, &kind.delete].into_iter().flatten() {
+            for one in [&kind.update, &kind.delete, &kind.disconnect].into_iter().flatten() {
                 assert!(has(&call(one.call).input(), one.by), "{}: {}", one.call, one.by);
             }
             if let Some(create) = kind.create {

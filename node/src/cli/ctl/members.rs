@@ -1,6 +1,6 @@
 //! The cluster's members: `cluster members`, `join`, `remove`, and `drain`.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::Client;
@@ -107,6 +107,43 @@ pub(super) async fn drain(client: &Client, output: Output, node: Option<&str>) -
     }
     bar.close();
     told(output, "draining", &node, &format!("{node} is leaving; its process ends when its clients are gone"))
+}
+
+/// How connections are evened out.
+#[derive(Debug, Args)]
+pub(super) struct Rebalance {
+    /// Clients a second that each node tells to go.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    rate: u64,
+    /// Say what each node has too many, and tell nobody.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+const SHARES: &[Column] = &[text("NODE", "node"), number("CLIENTS", "clients"), number("SURPLUS", "surplus")];
+
+/// Prints each step; fails if the nodes are not even in the end.
+pub(super) async fn rebalance(client: &Client, output: Output, of: &Rebalance) -> Result<(), Failure> {
+    let request = json!({ "rate": of.rate, "dry_run": of.dry_run });
+    let mut steps = client.stream("Cluster/Rebalance", request).await?;
+    let mut last = Value::Null;
+    while let Some(step) = client.next_of("Cluster/Rebalance", &mut steps).await? {
+        if output.is_table() {
+            let nodes = step.get("nodes").and_then(Value::as_array).cloned().unwrap_or_default();
+            let figure = |name: &str| step.get(name).and_then(Value::as_u64).unwrap_or_default();
+            let state = word(&step, "state");
+            put(&format!("{state}: round {}, {} clients told to go", figure("round"), figure("told")))?;
+            put(&table(&nodes, SHARES, output.style()))?;
+        } else {
+            put(&output.document(&step)?)?;
+        }
+        last = step;
+    }
+    match word(&last, "state") {
+        "even" | "planned" => Ok(()),
+        "stopped" => Err(Failure::refused("it does not get more even: clients come back to where they were")),
+        _ => Err(Failure::refused("it ended before its time")),
+    }
 }
 
 fn told(output: Output, what: &str, node: &str, text: &str) -> Result<(), Failure> {

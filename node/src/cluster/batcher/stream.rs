@@ -167,7 +167,7 @@ impl Stream {
         let (node, generation) = self.context.core.run();
         let at = self.context.clock.now().log;
         let batch = Arc::new(Batch { node, generation, seq: self.seq, at, term: None, commands });
-        self.context.core.await_batch(Waiting { seq: self.seq, skip, replies });
+        self.context.core.await_batch(Waiting { seq: self.seq, skip, since: std::time::Instant::now(), replies });
         self.in_flight.push_back(batch.clone());
         self.pass_on(batch).await
     }
@@ -181,8 +181,8 @@ impl Stream {
                 }
                 Ok(())
             }
-            // It leads by what Raft says, and does not know yet what time it is.
-            Way::Here if self.context.leads().is_none() => {
+            // It leads by what Raft says, and does not know yet what time it is; or not for long any more.
+            Way::Here if self.context.leads().is_none() || self.context.leadership.handing() => {
                 // As below.
                 let _ = self.trouble.send((self.attempt, Trouble::Again("its term has not begun".to_owned())));
                 Ok(())

@@ -57,7 +57,7 @@ pub(in crate::cluster) struct Table {
 impl Table {
     /// Begins a term: whatever was granted before may run for a while yet. Of every quorum that an earlier leader counted
     /// on one voter has elected this one: another, which was silent for [`ELECTION_MS`], or this node itself, which last
-    /// heard of a leader at `heard_ms`, if ever.
+    /// heard of a leader at `heard_ms`, if ever. Where the earlier leader has handed over, that is now.
     #[must_use]
     pub(in crate::cluster) fn new(leader: NodeId, now_ms: u64, heard_ms: Option<u64>) -> Table {
         Table {
@@ -143,6 +143,10 @@ impl Table {
         } else {
             self.leaving.remove(&node);
         }
+    }
+
+    pub(in crate::cluster) fn is_leaving(&self, node: NodeId) -> bool {
+        self.leaving.contains(&node)
     }
 
     /// A run that was up before this term may hold a lease of an earlier leader.

@@ -103,6 +103,7 @@ fn a_lease_that_is_given_back_ends_at_once() {
 fn no_run_of_a_node_that_is_being_removed_is_renewed() {
     let mut table = settled();
     table.set_leaving(NodeId(3), true);
+    assert!(table.is_leaving(NodeId(3)) && !table.is_leaving(NodeId(2)));
     assert_eq!(table.renew(&asked(3, 10, &[1, 2]), 0, 10_100), 0);
     assert!(table.live(NodeId(3), 10_000 + LEASE_MS - 1), "it may act for a while yet");
     assert!(!table.live(NodeId(3), 10_000 + LEASE_MS));

@@ -6,13 +6,13 @@ use std::time::Duration;
 use fulmar_proto::raft::v1 as wire;
 use fulmar_proto::raft::v1::raft_server;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
-use openraft::{Snapshot, Vote};
+use openraft::{LeaderId, Snapshot, Vote};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::contact::Contact;
 use super::message::{from_position, from_vote, to_position, to_vote};
-use super::{Entry, Raft, decode_body, machine, position};
+use super::{Entry, LogId, Raft, decode_body, machine, position};
 use crate::cluster::lease::ELECTION_MS;
 use crate::cluster::peers::Peers;
 use crate::store::snapshots::{SnapshotError, SnapshotFile, SnapshotHead, Snapshots};
@@ -23,10 +23,18 @@ const GROUP: u32 = 0;
 /// Pieces of a snapshot that wait for the disk.
 const SNAPSHOT_CHUNKS_AHEAD: usize = 4;
 
+/// For openraft to say what it has voted.
+const VOTE_KNOWN_WITHIN: Duration = Duration::from_millis(500);
+
 /// Who answers whether a node may stand for election.
 pub trait Gate: Send + Sync {
     /// Whether this node would let the sender stand. Called on a runtime: it must not wait.
     fn pre_vote(&self, request: wire::PreVoteRequest) -> wire::PreVoteResponse;
+
+    /// The leader hands over to this node, which is about to stand in this term. `walls_ms`: the voters' wall clocks.
+    fn succeed(&self, term: u64, walls_ms: &[u64]) {
+        let _ = (term, walls_ms);
+    }
 }
 
 /// See the module. A clone is another handle to the same.
@@ -78,7 +86,7 @@ impl RaftService {
             return Err(Status::failed_precondition("this node is in no cluster yet"));
         }
         if address.cluster != ours {
-            let what = format!("this node is in the cluster {ours:016x}, not in {:016x}", address.cluster);
+            let what = format!("the node there is in the cluster {ours:016x}, not in {:016x}", address.cluster);
             return Err(Status::permission_denied(what));
         }
         if address.to != node || address.from == node {
@@ -176,6 +184,24 @@ fn write(
     }
 }
 
+/// Has a member vote for a node in a term before that one asks, although its leader was heard of a moment ago: openraft
+/// has no hand-over, and refuses votes while a leader lives. What it always takes is that a message names a higher vote;
+/// so this is one of the successor, which says what no log holds and so changes nothing else. It counts as a vote only
+/// once the successor asks for it, with a log that is as long.
+pub(in crate::cluster) async fn vote_for(raft: &Raft, term: u64, successor: u64) -> Result<(), String> {
+    let vote = Vote::new(term, successor);
+    let nowhere = LogId::new(LeaderId::new(term, successor), u64::MAX >> 1);
+    let rpc = AppendEntriesRequest { vote, prev_log_id: Some(nowhere), entries: Vec::new(), leader_commit: None };
+    match raft.append_entries(rpc).await.map_err(|error| error.to_string())? {
+        AppendEntriesResponse::HigherVote(vote) => Err(format!("has voted in term {}", vote.leader_id.term)),
+        _ => {
+            // So that it is known here when the successor asks.
+            let known = raft.wait(Some(VOTE_KNOWN_WITHIN)).metrics(|metrics| metrics.vote >= vote, "the vote").await;
+            known.map(drop).map_err(|error| error.to_string())
+        }
+    }
+}
+
 /// The entries of a message, which must follow what it says is before them.
 fn entries(request: &wire::AppendRequest) -> Result<Vec<Entry>, Status> {
     let first = request.previous.map_or(0, |previous| previous.index.saturating_add(1));
@@ -224,7 +250,9 @@ impl raft_server::Raft for RaftService {
         self.admit(request.address)?;
         let rpc =
             VoteRequest { vote: to_vote(required("vote", request.vote)?), last_log_id: request.last.map(to_position) };
-        if self.contact.age() < Duration::from_millis(ELECTION_MS) {
+        // One that it was asked for by the leader itself it has given already: see `hand_over`.
+        let given = self.raft()?.metrics().borrow().vote == rpc.vote;
+        if !given && self.contact.age() < Duration::from_millis(ELECTION_MS) {
             // openraft forgets at a restart when it last heard of a leader; leases that count on it run on.
             return Err(Status::unavailable("a leader was heard of a moment ago"));
         }
@@ -244,6 +272,28 @@ impl raft_server::Raft for RaftService {
         self.admit(request.address)?;
         self.raft()?;
         Ok(Response::new(self.gate.pre_vote(request)))
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<wire::HandOverRequest>,
+    ) -> Result<Response<wire::HandOverResponse>, Status> {
+        let request = request.into_inner();
+        let address = self.admit(request.address)?;
+        let raft = self.raft()?;
+        let vote = raft.metrics().borrow().vote;
+        if vote != Vote::new_committed(request.term, address.from) {
+            let what = format!("{:016x} does not lead in term {} as this node knows", address.from, request.term);
+            return Err(Status::failed_precondition(what));
+        }
+        let next = request.term + 1;
+        if request.successor == self.peers.node() {
+            self.gate.succeed(next, &request.walls_ms);
+            raft.trigger().elect().await.map_err(stopped)?;
+        } else {
+            vote_for(raft, next, request.successor).await.map_err(Status::unavailable)?;
+        }
+        Ok(Response::new(wire::HandOverResponse {}))
     }
 
     async fn install_snapshot(

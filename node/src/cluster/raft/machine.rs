@@ -236,24 +236,8 @@ impl Shelf {
         membership: &StoredMembership,
     ) -> std::io::Result<SnapshotFile> {
         let _turn = self.writing.lock();
-        let last = position(last);
-        let head = SnapshotHead {
-            term: last.term,
-            leader: last.leader,
-            index: last.index,
-            membership: encode_membership(membership.membership()),
-            membership_position: membership.log_id().map(|id| {
-                let at = position(&id);
-                (at.term, at.leader, at.index)
-            }),
-            cluster: self.peers.cluster(),
-        };
         let began = Instant::now();
-        let mut writer = self.snapshots.create(&head)?;
-        for part in state.parts() {
-            writer.write(&encode_part(&part))?;
-        }
-        let file = writer.finish()?;
+        let file = write_file(&self.snapshots, self.peers.cluster(), state, last, membership)?;
         self.snapshots.prune(KEPT)?;
         self.stats.written.fetch_add(1, Ordering::Relaxed);
         self.stats.bytes.store(file.bytes, Ordering::Relaxed);
@@ -262,6 +246,33 @@ impl Shelf {
         tracing::info!(index = file.index, bytes = file.bytes, took_ms, "snapshot written");
         Ok(file)
     }
+}
+
+/// Writes a state as it was at one entry, whole or not at all.
+pub(in crate::cluster) fn write_file(
+    snapshots: &Snapshots,
+    cluster: u64,
+    state: &fulmar_broker::state::Snapshot,
+    last: &LogId,
+    membership: &StoredMembership,
+) -> std::io::Result<SnapshotFile> {
+    let last = position(last);
+    let head = SnapshotHead {
+        term: last.term,
+        leader: last.leader,
+        index: last.index,
+        membership: encode_membership(membership.membership()),
+        membership_position: membership.log_id().map(|id| {
+            let at = position(&id);
+            (at.term, at.leader, at.index)
+        }),
+        cluster,
+    };
+    let mut writer = snapshots.create(&head)?;
+    for part in state.parts() {
+        writer.write(&encode_part(&part))?;
+    }
+    writer.finish()
 }
 
 /// A state as it was at one entry, about to be written.

@@ -74,7 +74,7 @@ fn raft_vote(vote: Vote) -> openraft::Vote<u64> {
 }
 
 /// An entry as the log keeps it.
-fn encode_entry(entry: &Entry) -> Record {
+pub(in crate::cluster) fn encode_entry(entry: &Entry) -> Record {
     use proto::log_entry::Body;
     let position = position(&entry.log_id);
     let body = match &entry.payload {

@@ -26,6 +26,7 @@ use table::{End, Found, Place, Table};
 use super::{Dispatch, Sent};
 use crate::cluster::calls::{Answered, Carried, Carry, Consulting, Desk};
 use crate::cluster::links::Run;
+use crate::telemetry::spans::{self, Kind};
 
 /// How long a connection that is moving is looked for: its claim is committed, and it is not found yet, or the claim is
 /// known elsewhere and not here.
@@ -138,10 +139,15 @@ impl Dispatch {
     /// all without `within`. The id is in the request already. To drop the future is to stop waiting.
     pub async fn call(&self, id: CallId, key: &SessionKey, downlink: Downlink, within: Option<Duration>) -> Called {
         let mut counted = Counted { dispatch: self, outcome: "abandoned" };
-        tracing::debug!(request = id.uuid(), %key, topic = downlink.topic.as_str(), "call");
-        let called = self.called(id, key, downlink, within).await;
+        tracing::debug!(request = id.uuid(), client = %key, topic = downlink.topic.as_str(), "call");
+        let mut span = spans::part("device call", Kind::Client);
+        let called = span.during(self.called(id, key, downlink, within)).await;
         counted.outcome = called.name();
-        tracing::debug!(request = id.uuid(), %key, outcome = called.name(), "call ended");
+        if span.recorded() {
+            span.set("fulmar.request", id.uuid().to_string().as_str());
+            span.set("fulmar.outcome", called.name());
+        }
+        tracing::debug!(request = id.uuid(), client = %key, outcome = called.name(), "call ended");
         called
     }
 
@@ -215,6 +221,8 @@ impl Dispatch {
         deadline: Option<Instant>,
         place: &mut Place,
     ) -> Carried {
+        let mut span = spans::part("device downlink", Kind::Producer);
+        span.set("messaging.destination.name", downlink.topic.as_str());
         let expires_at = deadline.map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now()).as_millis();
             LogTime(self.now().log.0.saturating_add(u64::try_from(left).unwrap_or(u64::MAX)))
@@ -248,7 +256,7 @@ impl Dispatch {
         tokio::select! {
             carried = self.replica.carry(at.0, carry, &self.calls.runtime) => carried.unwrap_or_else(|problem| {
                 let (node, request) = (format!("{:016x}", at.0.0), CallId::from_bytes(carry.request).uuid());
-                tracing::warn!(node, request, key = %carry.key, problem, "a call was lost");
+                tracing::warn!(node, request, client = %carry.key, problem, "a call was lost");
                 Carried::Lost
             }),
             end = &mut place.end => match end {
@@ -300,7 +308,7 @@ impl Dispatch {
 
     fn found(&self, key: &SessionKey, request: &str, found: Found) {
         match found {
-            Found::Taken => tracing::debug!(%key, request, "answered"),
+            Found::Taken => tracing::debug!(client = %key, request, "answered"),
             Found::Late => self.not_taken(key, request, "late"),
             Found::Duplicate => self.not_taken(key, request, "duplicate"),
             Found::Foreign => self.not_taken(key, request, "foreign"),
@@ -310,7 +318,7 @@ impl Dispatch {
 
     fn not_taken(&self, key: &SessionKey, request: &str, reason: &'static str) {
         self.metrics.answer_dropped(reason);
-        tracing::debug!(%key, request, reason, "an answer was dropped");
+        tracing::debug!(client = %key, request, reason, "an answer was dropped");
     }
 
     /// Calls that this node waits for, and those that others wait for and that are answered here.
@@ -329,7 +337,7 @@ impl Desk for Dispatch {
             }
             let Carry { key, epoch, request, downlink, within } = carry;
             let id = CallId::from_bytes(request);
-            tracing::debug!(request = id.uuid(), %key, topic = downlink.topic.as_str(), "call of another node");
+            tracing::debug!(request = id.uuid(), client = %key, topic = downlink.topic.as_str(), "call of another node");
             let Some(mut place) = Place::book(&dispatch.calls.table, id, &key) else { return Carried::Busy };
             let deadline = within.map(|within| Instant::now() + within);
             dispatch.carry_here((&key, epoch), downlink, deadline, &mut place).await

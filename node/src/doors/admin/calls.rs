@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::status::{self, REQUEST_ID};
 use crate::api::{self, Answer, Api, Call, Caller, Fault, Handler, Needs, Route};
 use crate::config::units::Secret;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, spans};
 
 /// For one request, from its head to its answer. A device is waited for up to 20 s, a change of the members for the log.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -234,10 +234,12 @@ impl UnaryService<Value> for Once {
 
     fn call(&mut self, request: Request<Value>) -> Self::Future {
         let asked = self.0.clone();
+        let parent = request.metadata().get("traceparent").and_then(|parent| parent.to_str().ok()).map(str::to_owned);
         Box::pin(async move {
             let call = asked.call(request.into_inner()).map_err(|fault| asked.unmade(fault))?;
             let (api, route, id) = (asked.shared.api.clone(), asked.route, asked.request_id.clone());
-            asked.done(async move { api.answer(route, call, &id).await }).await
+            let answer = async move { spans::called(parent.as_deref(), api.answer(route, call, &id)).await };
+            asked.done(answer).await
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Listening: sockets with their options, the bounds on connections and their rate, and telling protocols apart.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,17 +11,19 @@ use socket2::{Domain, Protocol as SocketProtocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
 use super::admission::{Admission, Permit};
 use super::connection::{self, Peer};
 use super::http::Workers;
+use super::proxy::{self, NoClient};
 use super::stream::Stream;
-use super::tls::Acceptor;
 use crate::config::listener::{Listener, Protocol, Role};
 use crate::doors::Roles;
 use crate::sessions::Sessions;
 use crate::sessions::open::Terms;
 use crate::telemetry::metrics::Turned;
+use crate::tls::Tls;
 
 /// One listener, open.
 pub struct Door {
@@ -30,8 +32,10 @@ pub struct Door {
     limits: Arc<session::Limits>,
     admission: Arc<Admission>,
     dialects: Arc<[Dialect]>,
-    tls: Option<Acceptor>,
+    tls: Option<Tls>,
     workers: Workers,
+    /// Whether the node takes no more connections.
+    stopped: watch::Receiver<bool>,
 }
 
 impl std::fmt::Debug for Door {
@@ -46,14 +50,15 @@ impl Door {
         config: Listener,
         sessions: Arc<Sessions>,
         node_connections: Arc<Admission>,
-        tls: Option<Acceptor>,
+        tls: Option<Tls>,
         workers: Workers,
+        stopped: watch::Receiver<bool>,
     ) -> Arc<Door> {
         let packet_bytes_max = config.packet_bytes_max.as_u32();
         let limits = Arc::new(session::Limits { packet_bytes_max, ..sessions.limits().clone() });
         let admission = Admission::within(node_connections, config.connections_max, config.connect_rate_max);
         let dialects = config.dialects().into();
-        Arc::new(Door { config, sessions, limits, admission, dialects, tls, workers })
+        Arc::new(Door { config, sessions, limits, admission, dialects, tls, workers, stopped })
     }
 
     #[must_use]
@@ -98,8 +103,43 @@ impl Door {
             encrypted: peer.encrypted,
             host: peer.host.clone(),
             chain: peer.chain.clone(),
-            client_roots: self.tls.as_ref().and_then(|tls| tls.client_roots.clone()),
+            authorities: self.tls.as_ref().and_then(|tls| tls.now().authorities.clone()),
         }
+    }
+
+    /// Whether a connection may come in, as far as its socket tells: of one that a balancer makes, [`Door::behind`] says the
+    /// rest once it is known whose it is.
+    fn let_in(&self, from: IpAddr) -> Result<Permit, Turned> {
+        match &self.config.proxy {
+            None => {
+                self.not_banned(from)?;
+                self.admission.admit()
+            }
+            Some(proxy) if proxy.trusts(from) => self.admission.hold(),
+            Some(_) => Err(Turned::ProxyUntrusted),
+        }
+    }
+
+    /// Whose connection it is that comes from `balancer`, and whether that client may come in. A balancer that only looks
+    /// whether the port is open does not count as a new connection.
+    async fn behind(
+        &self,
+        socket: &mut TcpStream,
+        balancer: SocketAddr,
+        required: bool,
+    ) -> Result<SocketAddr, NoClient> {
+        let client = proxy::client(socket, balancer, required).await?;
+        let may = self.not_banned(client.ip()).and_then(|()| self.admission.pace());
+        may.map(|()| client).map_err(NoClient::Turned)
+    }
+
+    fn not_banned(&self, address: IpAddr) -> Result<(), Turned> {
+        if self.sessions.dispatch().address_banned(address) { Err(Turned::Banned) } else { Ok(()) }
+    }
+
+    /// Whether the node takes no more connections, as it changes.
+    pub(super) fn stopped(&self) -> watch::Receiver<bool> {
+        self.stopped.clone()
     }
 
     pub(super) fn turned_away(&self, why: Turned) {
@@ -123,16 +163,16 @@ pub fn bind(config: &Listener) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until `stop` says so.
-pub async fn run(door: Arc<Door>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+/// Accepts until the node takes no more connections.
+pub async fn run(door: Arc<Door>, listener: TcpListener) {
+    let mut stopped = door.stopped();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stopped.wait_for(|stopped| *stopped) => return,
         };
         match accepted {
-            Ok((_, peer)) if door.sessions.dispatch().address_banned(peer.ip()) => door.turned_away(Turned::Banned),
-            Ok((socket, peer)) => match door.admission.admit() {
+            Ok((socket, peer)) => match door.let_in(peer.ip()) {
                 Ok(permit) => {
                     tokio::spawn(welcome(door.clone(), socket, peer, permit));
                 }
@@ -147,11 +187,23 @@ pub async fn run(door: Arc<Door>, listener: TcpListener, mut stop: watch::Receiv
     }
 }
 
-async fn welcome(door: Arc<Door>, socket: TcpStream, address: SocketAddr, permit: Permit) {
+async fn welcome(door: Arc<Door>, mut socket: TcpStream, mut address: SocketAddr, permit: Permit) {
     let connect_by = Instant::now() + door.config.connect_timeout.duration();
     if let Err(error) = set_options(&socket, &door.config) {
         tracing::debug!(listener = door.name(), peer = %address, %error, "socket options not set");
         return;
+    }
+    if let Some(proxy) = &door.config.proxy {
+        let client = Box::pin(door.behind(&mut socket, address, proxy.required));
+        address = match tokio::time::timeout_at(connect_by, client).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(NoClient::Check)) => {
+                tracing::debug!(listener = door.name(), balancer = %address, "a check of the port");
+                return;
+            }
+            Ok(Err(NoClient::Turned(why))) => return door.turned_away(why),
+            Err(_) => return door.turned_away(Turned::NoConnect),
+        };
     }
     // In a box of its own: the handshakes are large, and over when the connection idles.
     match Box::pin(tokio::time::timeout_at(connect_by, tell_apart(&door, socket, address))).await {
@@ -188,8 +240,9 @@ async fn tell_apart(door: &Door, socket: TcpStream, address: SocketAddr) -> Resu
     };
     let mut peer = Peer { address, encrypted, host: None, chain: None };
     let mut stream = match (&door.tls, encrypted) {
-        (Some(acceptor), true) => {
-            let stream = acceptor.tls.accept(socket).await.map_err(|error| {
+        (Some(tls), true) => {
+            let acceptor = TlsAcceptor::from(tls.now().server.clone());
+            let stream = acceptor.accept(socket).await.map_err(|error| {
                 tracing::debug!(listener = door.name(), %error, "TLS handshake failed");
                 Turned::TlsFailed
             })?;

@@ -14,6 +14,7 @@ use bytes::BytesMut;
 use fulmar_mqtt::codec::Role;
 use fulmar_mqtt::packet::{ConnAck, ConnAckProperties, Connect};
 use fulmar_mqtt::{DecodeError, Decoded, Decoder, Packet, ReasonCode, Version, encode};
+use prometheus_client::metrics::gauge::Gauge;
 use ractor::ActorRef;
 use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, Sleep};
@@ -22,7 +23,7 @@ use super::accept::Door;
 use super::link::{Link, READ_BYTES_MAX};
 use crate::dispatch::{Dispatch, Receiver};
 use crate::sessions::{Batch, Message, Opened};
-use crate::telemetry::metrics::Turned;
+use crate::telemetry::metrics::{PacketCounts, Turned};
 
 /// Time that a peer has to take the last bytes, and then to end its side.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -58,6 +59,7 @@ pub(super) async fn serve<L: Link>(link: L, door: &Door, peer: Peer, connect_by:
 impl<L> Drop for Running<L> {
     /// Also after a panic the session learns that its connection is gone; one that has ended takes no further message.
     fn drop(&mut self) {
+        self.clients.dec();
         let _ = self.actor.cast(Message::Disconnected);
     }
 }
@@ -83,6 +85,7 @@ async fn greet<L: Link>(mut link: L, door: &Door, peer: Peer, connect_by: Instan
         }
     };
     let (version, user) = (connect.version, connect.username.clone());
+    let connected = Instant::now();
     if tokio::time::timeout_at(connect_by, door.sessions().dispatch().acting()).await.is_err() {
         // It may not be told why: this node says nothing to anybody.
         tracing::debug!(listener = door.name(), peer = %peer.address, "the node was frozen for too long");
@@ -97,8 +100,17 @@ async fn greet<L: Link>(mut link: L, door: &Door, peer: Peer, connect_by: Instan
     match door.sessions().open(connect, door.terms(&peer, connect_by)).await {
         Ok(Opened { receiver, actor, packet_bytes_max, oversize }) => {
             decoder.set_limit(packet_bytes_max, oversize);
+            let dispatch = door.sessions().dispatch().clone();
+            let traffic = &dispatch.metrics().traffic;
+            traffic.connect.note(connected.elapsed());
+            let clients = traffic.clients(door.name(), version as u8, receiver.key().dialect());
+            clients.inc();
+            let mut counts = PacketCounts::default();
+            counts[1] = 1;
+            traffic.received(&counts);
             Some(Running {
-                dispatch: door.sessions().dispatch().clone(),
+                clients,
+                dispatch,
                 link,
                 decoder,
                 buffer,
@@ -201,6 +213,8 @@ async fn say_goodbye<L: Link>(link: &mut L) -> io::Result<()> {
 
 /// A connection with a session.
 struct Running<L> {
+    /// Those that came as this one did.
+    clients: Gauge,
     dispatch: Arc<Dispatch>,
     link: L,
     decoder: Decoder,
@@ -388,9 +402,11 @@ impl<L: Link> Running<L> {
                 let drained = self.dispatch.drain(&self.receiver, self.dispatch.now(), out, L::WRITE_BYTES_MAX);
                 // The lease is looked at again: finding out what is to be written takes its time.
                 if !out.is_empty() && !self.acts() {
+                    self.dispatch.metrics().traffic.sent(out);
                     self.pending = BytesMut::from(&out[..]);
                     self.sending = true;
                 } else if !out.is_empty() {
+                    self.dispatch.metrics().traffic.sent(out);
                     match self.link.poll_send(cx, out) {
                         Poll::Ready(Ok(())) => {}
                         Poll::Ready(Err(error)) => return Err(error),

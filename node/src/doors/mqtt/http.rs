@@ -36,6 +36,9 @@ const HANDED_OVER_MAX: usize = 1024;
 /// A connection that asks for nothing is closed after this time.
 const IDLE_MAX: Duration = Duration::from_secs(75);
 
+/// Between two looks at a connection of a node that leaves: it is closed between two requests.
+const LEAVING_LOOK: Duration = Duration::from_millis(50);
+
 /// A connection as its requests know it.
 pub(super) struct Came {
     pub door: Arc<Door>,
@@ -219,15 +222,30 @@ async fn work(mut handed: mpsc::Receiver<HttpStream>, configure: Configure) {
         actix_rt::spawn(async move {
             let mut served = std::pin::pin!(served);
             let (mut by, mut seen) = (came.connect_by, 0);
+            let mut stopped = came.door.stopped();
             let ended = loop {
-                match tokio::time::timeout_at(by, &mut served).await {
-                    Ok(ended) => break ended,
-                    // The loop of the connection keeps the time.
-                    Err(_) if came.upgraded() => break served.await,
-                    Err(_) => {}
+                let leaving = *stopped.borrow_and_update();
+                let idle = || came.busy.load(Ordering::Acquire) == 0;
+                if leaving && idle() && !came.upgraded() {
+                    return;
+                }
+                let look = if leaving { by.min(Instant::now() + LEAVING_LOOK) } else { by };
+                tokio::select! {
+                    ended = &mut served => break ended,
+                    changed = stopped.changed(), if !leaving => match changed {
+                        Ok(()) => continue,
+                        Err(_) => return, // the node has ended
+                    },
+                    () = tokio::time::sleep_until(look) => {}
+                }
+                if came.upgraded() {
+                    break served.await; // the loop of the connection keeps the time
+                }
+                if leaving {
+                    continue;
                 }
                 let asked = came.asked.load(Ordering::Acquire);
-                if asked == seen && came.busy.load(Ordering::Acquire) == 0 {
+                if asked == seen && idle() {
                     if asked == 0 {
                         came.door.turned_away(Turned::NoConnect);
                     }

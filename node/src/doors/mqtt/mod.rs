@@ -6,8 +6,8 @@ mod admission;
 mod connection;
 mod http;
 mod link;
+mod proxy;
 mod stream;
-pub mod tls;
 mod websocket;
 
 pub use accept::{Door, bind, run};

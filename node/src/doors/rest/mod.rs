@@ -18,6 +18,7 @@ use percent_encoding::percent_decode_str;
 use super::Arrival;
 use crate::api::{self, Answer, Api, Body, Call, Caller, Fault, Found, Needs};
 use crate::cluster::clock::wall_ms;
+use crate::telemetry::spans;
 
 /// Time for a request's body to come.
 const BODY: Duration = Duration::from_secs(30);
@@ -37,7 +38,8 @@ pub fn configure(api: Arc<Api>) -> Arc<dyn Fn(&mut web::ServiceConfig) + Send + 
 /// A request from its head to its answer.
 async fn serve(api: Arc<Api>, request: HttpRequest, payload: web::Payload) -> HttpResponse {
     let id = uuid::Uuid::new_v4().to_string();
-    let outcome = answer(&api, &request, payload, &id).await;
+    let parent = request.headers().get("traceparent").and_then(|parent| parent.to_str().ok());
+    let outcome = spans::called(parent, answer(&api, &request, payload, &id)).await;
     let (status, close) = match &outcome {
         Ok(answer) => (answer.status, false),
         Err(fault) => (fault.status, fault.closes),

@@ -50,6 +50,7 @@ impl Operations {
     /// # Errors
     /// Something in it is unusable, or there are too many tasks.
     pub async fn create_task(&self, new: NewTask) -> Result<Task, Error> {
+        self.has_room()?;
         let app_id =
             self.read(|registry| Ok::<_, Error>(apps::app_of(registry, new.app_id.as_deref())?.record.id.clone()))?;
         let targets = self.targets_of(&new)?;

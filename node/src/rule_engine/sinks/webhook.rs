@@ -20,6 +20,7 @@ use super::lane;
 use crate::cluster::clock::wall_ms;
 use crate::dispatch::Dispatch;
 use crate::rule_engine::sink::{Handed, Parcel};
+use crate::telemetry::spans::{self, Kind};
 
 /// Time for a connection, and for a whole request.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -73,10 +74,20 @@ pub(in crate::rule_engine) fn client(
 
 /// Sends one request and looks at what it is answered with.
 pub(in crate::rule_engine) async fn post(client: &Client, url: Url, headers: HeaderMap, body: Bytes) -> Posted {
-    match client.post(url).headers(headers).body(body).send().await {
+    let mut span = spans::root("webhook", Kind::Client);
+    let mut request = client.post(url).headers(headers).body(body);
+    if let Some(context) = span.context() {
+        request = request.header("traceparent", context.header());
+    }
+    let posted = match request.send().await {
         Ok(response) => judge(response.status()),
         Err(error) => Posted::Failed(reason(&error)),
+    };
+    span.set("fulmar.outcome", posted.outcome());
+    if let Posted::Refused(problem) | Posted::Failed(problem) = &posted {
+        span.fail(problem);
     }
+    posted
 }
 
 fn judge(status: StatusCode) -> Posted {

@@ -163,7 +163,7 @@ impl State {
             let reason = if congested { "congested" } else { "queue_full" };
             self.dispatch.metrics().uplink_changes_dropped(reason, dropped);
             if locked.shows(self.dispatch.now().mono_ms) {
-                tracing::info!(key = %self.receiver.key(), dropped, reason, "changes of devices dropped");
+                tracing::info!(client = %self.receiver.key(), dropped, reason, "changes of devices dropped");
             }
         }
         if !locked.wanted.is_empty() && !locked.running {
@@ -202,11 +202,11 @@ async fn see_to(dispatch: Arc<Dispatch>, key: String, waiting: Arc<Mutex<Waiting
                 if let Some(rejection) = first {
                     dispatch.metrics().uplink_changes_dropped("rejected", count as u64);
                     if waiting.lock().shows(dispatch.now().mono_ms) {
-                        tracing::info!(%key, %rejection, count, "changes of devices rejected");
+                        tracing::info!(client = %key, %rejection, count, "changes of devices rejected");
                     }
                 }
             }
-            Err(error) => tracing::error!(%key, %error, "changes of devices not committed"),
+            Err(error) => tracing::error!(client = %key, %error, "changes of devices not committed"),
         }
     }
 }

@@ -23,7 +23,7 @@ impl State {
     pub(super) fn note_end(&self, reason: ReasonCode) {
         let what = match reason {
             // A takeover is written down where it is decided.
-            ReasonCode::SessionTakenOver | ReasonCode::ServerShuttingDown => return,
+            ReasonCode::SessionTakenOver | ReasonCode::ServerShuttingDown | ReasonCode::UseAnotherServer => return,
             reason if reason.is_error() => What::Ended,
             _ => return,
         };

@@ -218,7 +218,7 @@ impl State {
             Ok([Outcome::Plane(plane::Answer::Mail(Answer::Noted(holds)))]) => holds.as_slice(),
             Ok(_) => &[],
             Err(error) => {
-                tracing::error!(key = %self.receiver.key(), %error, "what became of messages is not committed");
+                tracing::error!(client = %self.receiver.key(), %error, "what became of messages is not committed");
                 &[]
             }
         };

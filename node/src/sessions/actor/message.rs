@@ -8,7 +8,7 @@ use fulmar_platform::Downlink;
 use ractor::ActorRef;
 
 use crate::cluster::Committed;
-use crate::dispatch::{Outgoing, Port};
+use crate::dispatch::{Outgoing, Port, Since};
 
 /// All complete packets of one read, and what followed them if that was no MQTT.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub enum Message {
     /// By the connection: the transport has ended.
     Disconnected,
     /// By dispatch: a publication that waited has been taken.
-    Accepted(Token),
+    Accepted(Token, Option<Since>),
     /// By the log: what was proposed first, of what is awaited, is committed.
     Committed(Box<Answer>),
     /// By the replica: every node has applied what the SUBACK waits for.
@@ -80,9 +80,9 @@ impl std::fmt::Debug for Answer {
 }
 
 impl Port for ActorRef<Message> {
-    fn accepted(&self, token: Token) {
+    fn accepted(&self, token: Token, since: Option<Since>) {
         // A session that has ended awaits nothing.
-        let _ = self.cast(Message::Accepted(token));
+        let _ = self.cast(Message::Accepted(token, since));
     }
 
     fn committed(&self, committed: Committed, index: u64, retained: Option<Retained>) {

@@ -87,7 +87,7 @@ impl State {
         let reply = move |committed: Committed| {
             appending.fetch_sub(1, Ordering::AcqRel);
             match (committed, token) {
-                (Ok(_), Some(token)) => receiver.tell(|port| port.accepted(token)),
+                (Ok(_), Some(token)) => receiver.tell(|port| port.accepted(token, None)),
                 (Ok(_), None) => {}
                 (Err(error), token) => not_committed(&receiver, error, token),
             }
@@ -110,7 +110,7 @@ impl State {
 }
 
 fn not_committed(receiver: &Receiver, error: crate::cluster::Error, token: Option<Token>) {
-    tracing::error!(key = %receiver.key(), %error, "report not committed for durable rules");
+    tracing::error!(client = %receiver.key(), %error, "report not committed for durable rules");
     if token.is_some() {
         receiver.tell(|port| port.close(ReasonCode::UnspecifiedError));
     }

@@ -114,10 +114,10 @@ impl State {
                         if let Outcome::Registry(Err(rejection)) = outcome {
                             let too_large = *rejection == Rejection::TooLarge;
                             dispatch.metrics().shadow_dropped(if too_large { "too_large" } else { "rejected" });
-                            tracing::debug!(%key, %rejection, "report not kept in the shadow");
+                            tracing::debug!(client = %key, %rejection, "report not kept in the shadow");
                         }
                     }),
-                    Err(error) => tracing::warn!(%key, %error, "reports not kept in shadows"),
+                    Err(error) => tracing::warn!(client = %key, %error, "reports not kept in shadows"),
                 }
             }),
         );

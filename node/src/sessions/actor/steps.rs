@@ -70,7 +70,7 @@ impl State {
             vec![Command::Release(release)],
             Box::new(move |committed| {
                 if let Err(error) = committed {
-                    tracing::error!(%key, %error, "end of connection not committed");
+                    tracing::error!(client = %key, %error, "end of connection not committed");
                 }
             }),
         );
@@ -152,7 +152,7 @@ impl State {
                 Some(reason) => reason,
             },
             Err(error) => {
-                tracing::error!(key = %self.receiver.key(), %error, "command not committed");
+                tracing::error!(client = %self.receiver.key(), %error, "command not committed");
                 ReasonCode::UnspecifiedError
             }
         };

@@ -63,13 +63,13 @@ impl State {
         let (metrics, dialect) = (self.dispatch.metrics(), self.dialect());
         if let Some(problem) = problem {
             metrics.uplink_unread(dialect);
-            tracing::debug!(key = %self.receiver.key(), topic = topic.as_str(), problem, "uplink not read");
+            tracing::debug!(client = %self.receiver.key(), topic = topic.as_str(), problem, "uplink not read");
         }
         for report in &reports {
             let kind = kind(report);
             metrics.reported(dialect, kind);
             self.dispatch.upgrade_told(report);
-            tracing::debug!(key = %self.receiver.key(), device = &*report.device, kind, "reported");
+            tracing::debug!(client = %self.receiver.key(), device = &*report.device, kind, "reported");
             if let Told::Response(answer) = &report.what {
                 self.dispatch.answered(self.receiver.key(), &report.request_id, answer);
             }
@@ -132,7 +132,7 @@ impl State {
                 None => {
                     self.dispatch.metrics().downlink_dropped("not_subscribed");
                     let topic = downlink.topic.as_str();
-                    tracing::debug!(key = %self.receiver.key(), topic, "downlink dropped: not subscribed");
+                    tracing::debug!(client = %self.receiver.key(), topic, "downlink dropped: not subscribed");
                 }
             }
         }
@@ -144,7 +144,7 @@ impl State {
         let changing = self.uplinks.changing.get_or_insert_default().clone();
         if changing.fetch_add(1, Ordering::AcqRel) >= CHANGING_MAX {
             changing.fetch_sub(1, Ordering::AcqRel);
-            tracing::warn!(key = %self.receiver.key(), "too many changes at once: dropped");
+            tracing::warn!(client = %self.receiver.key(), "too many changes at once: dropped");
             return None;
         }
         Some(changing)
@@ -166,7 +166,7 @@ impl State {
                 let downlinks = match committed {
                     Ok(outcomes) => asked.reply(&outcomes.into_iter().filter_map(came_to).collect::<Vec<_>>()),
                     Err(error) => {
-                        tracing::error!(key = %receiver.key(), %error, "what a device has asked for is not committed");
+                        tracing::error!(client = %receiver.key(), %error, "what a device has asked for is not committed");
                         Vec::new()
                     }
                 };
@@ -232,9 +232,9 @@ impl State {
         }
         if self.uplinks.denials < DENIALS_SHOWN_MAX {
             self.uplinks.denials += 1;
-            tracing::info!(%key, action, topic, "no authorization");
+            tracing::info!(client = %key, action, topic, "no authorization");
         } else {
-            tracing::debug!(%key, action, topic, "no authorization");
+            tracing::debug!(client = %key, action, topic, "no authorization");
         }
     }
 }

@@ -197,6 +197,18 @@ impl Log {
         self.shared.change(|record| record.vote = Some(vote))
     }
 
+    /// Makes the log that of another cluster, in one step: from here on its entries count for nothing, and the node begins
+    /// with a snapshot of that cluster. Returns once it is durable.
+    ///
+    /// # Errors
+    /// If the log is closed or has failed.
+    pub fn change_cluster(&self, cluster: u64, vote: Vote) -> Result<(), StoreError> {
+        self.shared.change(|record| {
+            record.vote = Some(vote);
+            record.meta = Meta { cluster: Some(cluster), committed: None, ..record.meta };
+        })
+    }
+
     /// Changes the metadata. Returns once it is durable.
     ///
     /// # Errors

@@ -61,8 +61,8 @@ fn lived_in(dir: &Path) -> Content {
     drop(log);
     let purged = content.purged.unwrap();
     let snapshots = Snapshots::open(layout::snapshot_dir(dir)).unwrap();
-    let head =
-        SnapshotHead { term: purged.term, leader: purged.leader, index: purged.index, ..SnapshotHead::default() };
+    let Position { term, leader, index } = purged;
+    let head = SnapshotHead { term, leader, index, cluster: 77, ..SnapshotHead::default() };
     snapshots.create(&head).unwrap().finish().unwrap();
     content
 }

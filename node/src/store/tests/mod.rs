@@ -4,4 +4,5 @@ mod damage;
 pub(super) mod disk;
 mod log;
 mod power;
+mod recovery;
 mod tail;

@@ -4,14 +4,7 @@ use fulmar_broker::plane::backlog::Dropped;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use super::{Count, Metrics, ReasonLabel};
-use prometheus_client::encoding::EncodeLabelSet;
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
-
+use super::{Count, Metrics, OutcomeLabel, ReasonLabel};
 /// An event that a rule saw, by rule.
 #[derive(Debug)]
 pub struct RuleEvents {

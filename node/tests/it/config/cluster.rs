@@ -82,7 +82,7 @@ fn all_of_it_can_be_said_by_the_environment() {
     let cluster = &config.cluster;
     assert_eq!((cluster.bootstrap, cluster.expected, cluster.plaintext), (Bootstrap::Join, 4, false));
     assert_eq!(cluster.peers, ["fulmar:7400", "[::1]:7401"]);
-    assert_eq!(cluster.tls, Some(PeerTls { ca: "ca".into(), cert: "c".into(), key: "k".into() }));
+    assert_eq!(cluster.tls, Some(PeerTls { ca: "ca".into(), cert: "c".into(), key: "k".into(), crl: None }));
     assert_eq!(cluster.advertised("0.0.0.0:7400".parse().unwrap()), "fulmar-0.fulmar:7400");
     assert!(cluster.warning().is_some_and(|warning| warning.contains("cluster.expected is 4")));
     assert_eq!(config.admin.address, None, "an empty variable says nothing");
@@ -124,7 +124,7 @@ fn files_between_nodes_are_checked() {
         let (ca, cert, key) = (file(ca), file(cert), file(key));
         let loaded = load(&format!("[cluster.tls]\nca = '{ca}'\ncert = '{cert}'\nkey = '{key}'\n"), &[], &[]).unwrap();
         let told = loaded.check_files().map_err(|error| error.to_string()).err().unwrap_or_default();
-        assert_eq!(loaded.config.cluster.tls.unwrap().load().is_ok(), told.is_empty());
+        assert_eq!(loaded.config.cluster.tls.unwrap().paths().load(None).is_ok(), told.is_empty());
         told
     };
     assert_eq!(check("crt", "crt", "key"), "");

@@ -1,9 +1,15 @@
-//! Deployment files say the same as the program: ports, probes, paths, user, time to leave. Line by line: the files are
-//! ours, so that nothing more than `key: value` has to be understood.
+//! Deployment files say the same as the program: ports, probes, paths, user, time to leave. Those that people write are
+//! read line by line: they are ours, so that nothing more than `key: value` has to be understood. Of Kubernetes' the
+//! rendered ones are read, as a cluster gets them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
 
 use fulmar::config::Config;
+use fulmar::config::listener::{Protocol, Role};
+use fulmar_broker::steer::bans::Network;
+use serde_json::Value;
 
 use super::root;
 
@@ -18,13 +24,6 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// A configuration file, with what a pod's environment adds.
-fn config(path: &str) -> Config {
-    let advertise = ("FULMAR__CLUSTER__ADVERTISE".to_owned(), "fulmar-0.fulmar-headless:7400".to_owned());
-    let config = Config::load(Some(&root().join(path)), [advertise].into_iter(), &[]);
-    config.unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
 /// Values of a key, in order, wherever it stands; comments and quotes left out.
 fn values<'t>(text: &'t str, key: &str, separator: char) -> Vec<&'t str> {
     text.lines()
@@ -33,13 +32,6 @@ fn values<'t>(text: &'t str, key: &str, separator: char) -> Vec<&'t str> {
             let (name, value) = line.strip_prefix("- ").unwrap_or(line).split_once(separator)?;
             (name == key).then(|| value.trim().trim_matches('"'))
         })
-        .collect()
-}
-
-fn ports(text: &str, key: &str) -> BTreeSet<u16> {
-    values(text, key, ':')
-        .iter()
-        .map(|port| port.parse().unwrap_or_else(|_| panic!("{key}: {port} is no port")))
         .collect()
 }
 
@@ -94,11 +86,16 @@ fn image_agrees_with_the_program() {
 #[test]
 fn compose_agrees_with_the_program() {
     let text = read("deploy/compose.yaml");
+    let balancer = read("deploy/haproxy.cfg");
     // What stands before the services holds for each of them.
     let (shared, services) = text.split_once("\nservices:\n").expect("services");
-    let (services, _) = services.split_once("\nvolumes:\n").expect("volumes");
-    let services: Vec<&str> = services.split("\n\n").collect();
-    let mut outside = BTreeSet::new();
+    let (services, rest) = services.split_once("\nnetworks:\n").expect("networks");
+    let (network, _) = rest.split_once("\nvolumes:\n").expect("volumes");
+    let mut services: Vec<&str> = services.split("\n\n").collect();
+    let haproxy = services.pop().expect("the balancer comes last");
+    let address: IpAddr = values(haproxy, "ipv4_address", ':')[0].parse().expect("its address");
+    let networks = ["subnet", "ip_range"].map(|key| Network::parse(values(network, key, ':')[0]).expect("a network"));
+    assert_eq!(networks.map(|network| network.contains(address)), [true, false], "no node gets the balancer's address");
     let mut peers = Vec::new();
     for (index, service) in services.iter().enumerate() {
         // The environment of a service is part of a configuration.
@@ -110,15 +107,16 @@ fn compose_agrees_with_the_program() {
         let config = Config::load(None, overrides, &[]).unwrap_or_else(|error| panic!("compose.yaml: {error}"));
         assert_ne!(config.auth, Config::default().auth, "what the service sets is read");
         assert_leaves_in_time(&config, values(shared, "stop_grace_period", ':')[0]);
-        let mapped: Vec<&str> = service.lines().filter_map(|line| line.trim().strip_prefix("- \"127.0.0.1:")).collect();
-        assert!(!mapped.is_empty());
-        for mapping in mapped {
-            let ports = mapping.split('"').next().expect("a mapping of ports");
-            let (there, inside) = ports.split_once(':').expect("a mapping of ports");
-            assert!(outside.insert(there.to_owned()), "{there} is given out twice");
-            let port = inside.parse().expect("a port");
-            assert!(opened(&Config::default()).contains(&port), "the node does not open {port} by default");
+        assert!(!service.contains("ports:"), "nodes are reached by the balancer alone");
+        for listener in &config.listener {
+            let proxy = listener.proxy.as_ref().expect("every listener is behind the balancer");
+            assert!(proxy.required && proxy.trusts(address), "{}: {proxy:?}", listener.name);
+            let port = listener.address.port();
+            let there = format!("server fulmar-{index} fulmar-{index}:{port} ");
+            assert!(balancer.contains(&there) && balancer.contains(&format!("bind :{port}\n")), "haproxy.cfg: {there}");
+            assert!(haproxy.contains(&format!("- \"127.0.0.1:{port}:{port}\"")), "{port} is published");
         }
+        assert!(balancer.contains(&format!("check port {}\n", config.probes.address.port())));
         assert_eq!(config.cluster.expected as usize, services.len());
         let listen = config.cluster.listen.expect("a listener for peers").port();
         assert_eq!(config.cluster.advertise, Some(format!("fulmar-{index}:{listen}")));
@@ -129,6 +127,8 @@ fn compose_agrees_with_the_program() {
         assert!(config.cluster.peers.starts_with(&peers), "{:?}", config.cluster.peers);
     }
     assert!(text.contains("dockerfile: deploy/Dockerfile"));
+    assert!(haproxy.contains("- ./haproxy.cfg:/usr/local/etc/haproxy/haproxy.cfg:ro"));
+    assert!(balancer.contains(" send-proxy-v2 ") && balancer.contains("httpchk GET /readyz\n"));
 }
 
 #[test]
@@ -144,6 +144,28 @@ fn unit_agrees_with_the_program() {
     assert_leaves_in_time(&Config::default(), values(&text, "TimeoutStopSec", '=')[0]);
 }
 
+/// Whoever is called by an alert finds what to do.
+#[test]
+fn every_alert_has_its_place_in_the_runbook() {
+    let runbook = read("deploy/README.md");
+    let anchor = |heading: &str| -> String {
+        let plain = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        plain.chars().filter(|letter| letter.is_alphanumeric() || *letter == '-').collect()
+    };
+    let anchors: BTreeSet<String> = runbook.lines().filter(|line| line.starts_with("##")).map(anchor).collect();
+    let rules = read("deploy/alerts/fulmar.rules.yaml");
+    let named = rules.lines().filter_map(|line| line.trim().strip_prefix("runbook_url: ")?.split_once('#'));
+    let named: Vec<_> = named.collect();
+    assert_eq!(named.len(), rules.matches("- alert: ").count(), "each alert names its place");
+    for (file, place) in named {
+        assert_eq!(file, "deploy/README.md");
+        assert!(anchors.contains(place), "deploy/README.md has no heading for #{place}");
+    }
+    for link in runbook.split("](#").skip(1).filter_map(|rest| rest.split_once(')')) {
+        assert!(anchors.contains(link.0), "deploy/README.md has no heading for #{}", link.0);
+    }
+}
+
 /// The platform waits longer than the node takes to leave.
 fn assert_leaves_in_time(config: &Config, waits: &str) {
     let waits_s: u64 = waits.trim_end_matches('s').parse().expect("seconds");
@@ -154,57 +176,144 @@ fn assert_leaves_in_time(config: &Config, waits: &str) {
     );
 }
 
+/// Rendered manifests of Kubernetes, which `k8s/render.py` makes of kustomizations and chart.
+const RENDERED: [&str; 11] = [
+    "single",
+    "three",
+    "five",
+    "tls",
+    "full",
+    "chart-default",
+    "chart-single",
+    "chart-five",
+    "chart-tls",
+    "chart-full",
+    "chart-custom",
+];
+
+/// The documents of a golden file.
+struct Rendered(Vec<Value>);
+
+impl Rendered {
+    fn read(name: &str) -> Rendered {
+        let documents = serde_saphyr::from_multiple(&read(&format!("k8s/golden/{name}.yaml")));
+        Rendered(documents.unwrap_or_else(|error| panic!("{name}: {error}")))
+    }
+
+    fn of_kind<'v>(&'v self, kind: &'v str) -> impl Iterator<Item = &'v Value> {
+        self.0.iter().filter(move |document| document["kind"] == kind)
+    }
+
+    /// The only one of its kind.
+    fn one<'v>(&'v self, kind: &'v str) -> &'v Value {
+        let mut found = self.of_kind(kind);
+        let one = found.next().unwrap_or_else(|| panic!("no {kind}"));
+        assert!(found.next().is_none(), "one {kind}");
+        one
+    }
+
+    /// What the nodes are started with: the file, and over it the first pod's environment.
+    fn config(&self) -> Config {
+        let container = &self.one("StatefulSet")["spec"]["template"]["spec"]["containers"][0];
+        let pod = format!("{}-0", text(&self.one("StatefulSet")["metadata"]["name"]));
+        let environment = each(&container["env"]).filter_map(|variable| {
+            let value = variable["value"].as_str()?.replace("$(POD_NAME)", &pod);
+            Some((text(&variable["name"]).to_owned(), value))
+        });
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), text(&self.one("ConfigMap")["data"]["fulmar.toml"])).expect("the configuration");
+        Config::load(Some(file.path()), environment, &[]).unwrap_or_else(|error| panic!("{pod}: {error}"))
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+}
+
+fn each(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn words(value: &Value) -> Vec<&str> {
+    each(value).map(text).collect()
+}
+
 #[test]
 fn kubernetes_agrees_with_the_program() {
-    let base = read("k8s/base/statefulset.yaml");
-    for (name, config, set, services) in [
-        ("base", config("k8s/base/fulmar.toml"), base.clone(), read("k8s/base/services.yaml")),
-        (
-            "overlays/tls",
-            config("k8s/overlays/tls/fulmar.toml"),
-            base.clone() + &read("k8s/overlays/tls/statefulset.yaml"),
-            read("k8s/base/services.yaml") + &read("k8s/overlays/tls/services.yaml"),
-        ),
-    ] {
-        assert_eq!(ports(&set, "containerPort"), opened(&config), "{name}: ports of the container and of fulmar.toml");
-        assert_eq!(ports(&services, "port"), opened(&config), "{name}: ports of the services and of fulmar.toml");
-        assert_eq!(ports(&services, "targetPort"), opened(&config), "{name}: what the services lead to");
-        assert_eq!(config.node.data_dir.to_str(), Some(DATA_DIR), "{name}");
+    for name in RENDERED {
+        let rendered = Rendered::read(name);
+        let config = rendered.config();
+        let set = &rendered.one("StatefulSet")["spec"];
+        let pod = &set["template"]["spec"];
+        let container = &pod["containers"][0];
+
+        let ports: BTreeMap<&str, u64> = each(&container["ports"])
+            .map(|port| (text(&port["name"]), port["containerPort"].as_u64().expect("a port")))
+            .collect();
+        let numbers = ports.values().map(|port| *port as u16).collect::<BTreeSet<_>>();
+        assert_eq!(numbers, opened(&config), "{name}: ports of the container and of fulmar.toml");
+        assert_eq!(numbers.len(), ports.len(), "{name}: {ports:?}");
+        let targets: BTreeSet<&str> = rendered
+            .of_kind("Service")
+            .flat_map(|service| each(&service["spec"]["ports"]))
+            .map(|port| text(&port["targetPort"]))
+            .collect();
+        assert_eq!(targets, ports.keys().copied().collect(), "{name}: what the services lead to");
+        for listener in &config.listener {
+            assert_eq!(ports[listener.name.as_str()], u64::from(listener.address.port()), "{name}: {}", listener.name);
+            let device_auth = listener.roles.contains(&Role::DeviceAuth);
+            assert_eq!(device_auth, listener.protocol == Protocol::Ws, "{name}: credentials beside WebSocket");
+        }
+
+        assert_eq!(words(&container["args"]), ["serve", "--config", CONFIG_FILE], "{name}");
+        let drains = ["fulmar", "drain", "--config", CONFIG_FILE];
+        assert_eq!(words(&container["lifecycle"]["preStop"]["exec"]["command"]), drains, "{name}");
+        for (probe, path) in ["startupProbe", "livenessProbe", "readinessProbe"].iter().zip(PROBES) {
+            let get = &container[*probe]["httpGet"];
+            assert_eq!((text(&get["path"]), text(&get["port"])), (path, "probes"), "{name}: {probe}");
+        }
         assert_eq!(config.probes.address.port(), 9100, "{name}");
-        assert_leaves_in_time(&config, values(&set, "terminationGracePeriodSeconds", ':')[0]);
-        let mounts = values(&set, "mountPath", ':');
-        let files =
-            config.listener.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| [&tls.cert, &tls.key]);
-        let peer = config.cluster.tls.iter().flat_map(|tls| [&tls.ca, &tls.cert, &tls.key]);
-        let hashes = config.rest.user.iter().filter_map(|user| user.password_hash_file.as_ref());
-        let people = config.auth.users_file.iter().chain(&config.admin.token_file).chain(hashes);
-        for file in files.chain(peer).chain(people) {
+        assert_eq!(config.node.data_dir.to_str(), Some(DATA_DIR), "{name}");
+
+        let leaves = pod["terminationGracePeriodSeconds"].as_u64().expect("seconds");
+        assert_leaves_in_time(&config, &leaves.to_string());
+        let clients = u64::from(config.limits.connections_max.div_ceil(config.shutdown.disconnect_rate));
+        let wait = config.shutdown.balancer_wait.as_ms() / 1000;
+        assert_eq!(leaves, wait + clients + 20, "{name}: every client that a pod may have is told");
+
+        let mounts: Vec<&str> = each(&container["volumeMounts"]).map(|mount| text(&mount["mountPath"])).collect();
+        for file in files_of(&config) {
             assert!(mounts.iter().any(|mount| file.starts_with(mount)), "{name}: {} is on no volume", file.display());
         }
         assert!(mounts.contains(&DATA_DIR) && mounts.contains(&"/etc/fulmar"), "{name}: {mounts:?}");
+
+        let user: u64 = USER.parse().expect("a number");
+        for key in ["runAsUser", "runAsGroup", "fsGroup"] {
+            assert_eq!(pod["securityContext"][key], user, "{name}: {key}");
+        }
+        assert_eq!(set["podManagementPolicy"], "Parallel", "{name}");
+
+        let headless = text(&set["serviceName"]);
+        let port = config.cluster.listen.expect("a listener for peers").port();
+        assert_eq!(config.cluster.peers, [format!("{headless}:{port}")], "{name}: found by the headless service");
+        let own = format!("{}-0.{headless}:{port}", text(&rendered.one("StatefulSet")["metadata"]["name"]));
+        assert_eq!(config.cluster.advertise, Some(own), "{name}: each by its own name");
+        assert_eq!(set["replicas"], config.cluster.expected, "{name}: as many as a cluster begins with");
+        let finds = rendered.of_kind("Service").find(|service| service["metadata"]["name"] == headless);
+        assert_eq!(finds.expect("the headless service")["spec"]["publishNotReadyAddresses"], true, "{name}");
     }
-    assert_eq!(opened(&config("k8s/overlays/tls/fulmar.toml")), BTreeSet::from(PORTS), "with TLS all doors are open");
-    assert_eq!(values(&base, "path", ':').into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(PROBES));
-    assert_eq!(values(&base, "port", ':').into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(["9100"]), "probes");
-    assert_eq!(values(&base, "args", ':'), [format!("[\"serve\", \"--config\", \"{CONFIG_FILE}\"]")]);
-    for key in ["runAsUser", "runAsGroup", "fsGroup"] {
-        assert_eq!(values(&base, key, ':'), [USER], "{key}");
-    }
-    for (key, value) in [
-        ("runAsNonRoot", "true"),
-        ("readOnlyRootFilesystem", "true"),
-        ("drop", "[ALL]"),
-        ("podManagementPolicy", "Parallel"),
-    ] {
-        assert_eq!(values(&base, key, ':'), [value], "{key}");
-    }
-    let (services, cluster) = (read("k8s/base/services.yaml"), config("k8s/base/fulmar.toml").cluster);
-    assert_eq!(values(&base, "replicas", ':'), [cluster.expected.to_string()], "as many as a cluster begins with");
-    let headless = values(&base, "serviceName", ':')[0];
-    let port = cluster.listen.expect("a listener for peers").port();
-    assert_eq!(cluster.peers, [format!("{headless}:{port}")], "peers are found by the headless service");
-    assert!(base.contains(&format!("value: $(POD_NAME).{headless}:{port}\n")), "and each by its own name");
-    assert!(services.contains(&format!("name: {headless}\n")));
-    assert_eq!(values(&services, "publishNotReadyAddresses", ':'), ["true"]);
-    assert!(values(&services, "sessionAffinity", ':').is_empty(), "any node serves any device");
+    let all = opened(&Rendered::read("three").config()).into_iter().chain(opened(&Rendered::read("tls").config()));
+    let known = PORTS.into_iter().chain([8081, 9090]);
+    assert_eq!(all.collect::<BTreeSet<_>>(), known.collect(), "every door, the console's and the admins' too");
+}
+
+/// Files that a configuration names, but for its data.
+fn files_of(config: &Config) -> Vec<&PathBuf> {
+    let doors = config.listener.iter().filter_map(|listener| listener.tls.as_ref());
+    let doors = doors.flat_map(|tls| [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()]);
+    let admin = config.admin.tls.iter().flat_map(|tls| [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()]);
+    let peer = config.cluster.tls.iter().flat_map(|tls| [Some(&tls.ca), Some(&tls.cert), Some(&tls.key)]);
+    let people = [config.auth.users_file.as_ref(), config.admin.token_file.as_ref()].into_iter();
+    let hashes = config.rest.user.iter().map(|user| user.password_hash_file.as_ref());
+    doors.chain(admin).chain(peer).chain(people).chain(hashes).flatten().collect()
 }

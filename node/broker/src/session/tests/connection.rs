@@ -125,6 +125,17 @@ fn what_ends_a_connection_is_told_on_mqtt_5_only() {
 }
 
 #[test]
+fn who_is_sent_elsewhere_is_told_where() {
+    for (reason, wanted) in
+        [(ReasonCode::UseAnotherServer, Some("elsewhere:8883")), (ReasonCode::ServerShuttingDown, None)]
+    {
+        let outputs = Talk::v5().say(Input::Close(reason));
+        let Output::Send(Packet::Disconnect(disconnect)) = &outputs[0] else { panic!("{outputs:?}") };
+        assert_eq!(disconnect.server_reference.as_deref(), wanted, "{reason}");
+    }
+}
+
+#[test]
 fn a_reason_string_is_sent_only_to_who_wants_it() {
     let malformed = Input::Malformed(DecodeError { reason: ReasonCode::MalformedPacket, detail: "bad" });
     for (wanted, expected) in [(None, Some("bad")), (Some(true), Some("bad")), (Some(false), None)] {

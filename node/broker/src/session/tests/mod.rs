@@ -51,6 +51,7 @@ fn limits() -> Limits {
         keep_alive_s_max: 0,
         packet_bytes_max: 1024,
         will_bytes_max: 16,
+        server_reference: Some("elsewhere:8883".into()),
     }
 }
 

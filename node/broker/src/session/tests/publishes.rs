@@ -1,8 +1,16 @@
 //! PUBLISH and its acknowledgements.
 
-use fulmar_mqtt::packet::SkippedPublish;
+use bytestring::ByteString;
+use fulmar_mqtt::packet::{ReasonProperties, SkippedPublish};
 
 use super::*;
+
+/// What an MQTT 5 client is told.
+fn no_room(packet_id: u16) -> Ack {
+    let text = "there is no room for it: packet size, queue, replicated bytes or disk";
+    let properties = ReasonProperties { reason_string: Some(ByteString::from_static(text)), user: Vec::new() };
+    Ack { properties: Some(Box::new(properties)), ..Ack::with_reason(packet_id, ReasonCode::QuotaExceeded) }
+}
 
 #[test]
 fn what_the_platform_reads_may_take_a_right_away() {
@@ -185,7 +193,7 @@ fn a_refusal_reaches_an_mqtt_5_client_and_closes_a_3_x_client_unacknowledged() {
     let quota = |token| Input::Accepted { token, reason: ReasonCode::QuotaExceeded };
     let mut v5 = Talk::v5();
     let taken = token(&v5.publish("a", QoS::AtLeastOnce, 1));
-    let expected = Output::Send(Packet::PubAck(Ack::with_reason(1, ReasonCode::QuotaExceeded)));
+    let expected = Output::Send(Packet::PubAck(no_room(1)));
     assert_eq!(v5.say(quota(taken)), [expected]);
     let mut v311 = Talk::v311();
     let taken = token(&v311.publish("a", QoS::AtLeastOnce, 1));
@@ -213,7 +221,7 @@ fn a_refused_qos_2_publish_leaves_its_packet_id_free() {
 fn a_skipped_publish_is_answered() {
     let skipped = |qos, packet_id| Input::Skipped(SkippedPublish { qos, packet_id, size: 9999 });
     let mut v5 = Talk::v5();
-    let too_large = Ack::with_reason(2, ReasonCode::QuotaExceeded);
+    let too_large = no_room(2);
     assert_eq!(v5.say(skipped(QoS::AtMostOnce, 0)), []);
     assert_eq!(v5.say(skipped(QoS::AtLeastOnce, 2)), [Output::Send(Packet::PubAck(too_large.clone()))]);
     assert_eq!(v5.say(skipped(QoS::ExactlyOnce, 2)), [Output::Send(Packet::PubRec(too_large))]);

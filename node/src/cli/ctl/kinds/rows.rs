@@ -1,5 +1,6 @@
 //! The rows.
 
+use super::parts::{MESSAGES, SESSION};
 use super::{Kind, NOTHING, Related, age, list, number, one, sparse, state, text};
 
 pub(in crate::cli::ctl) const KINDS: &[Kind] = &[
@@ -36,24 +37,8 @@ pub(in crate::cli::ctl) const KINDS: &[Kind] = &[
         shown: "session",
         delete: one("Sessions/Clear", "session"),
         watch: Some("Sessions/Watch"),
-        related: &[
-            Related {
-                title: "Connection",
-                call: "Sessions/Show",
-                by: "session",
-                of: "session",
-                part: "connection",
-                columns: &[],
-            },
-            Related {
-                title: "Subscriptions",
-                call: "Sessions/Show",
-                by: "session",
-                of: "session",
-                part: "subscriptions",
-                columns: &[text("FILTER", "filter"), number("QOS", "qos"), text("NO LOCAL", "no_local")],
-            },
-        ],
+        disconnect: one("Sessions/Disconnect", "session"),
+        related: SESSION,
         columns: &[
             text("SESSION", "session"),
             state("CONNECTED", "connected"),
@@ -409,6 +394,7 @@ pub(in crate::cli::ctl) const KINDS: &[Kind] = &[
         id: "name",
         list: list("Alarms/List", "alarms"),
         delete: one("Alarms/Clear", "name"),
+        watch: Some("Alarms/Watch"),
         columns: &[
             state("SEVERITY", "severity"),
             text("ALARM", "name"),
@@ -488,12 +474,4 @@ pub(in crate::cli::ctl) const KINDS: &[Kind] = &[
         ],
         ..NOTHING
     },
-];
-
-const MESSAGES: &[super::Column] = &[
-    text("MESSAGE", "message_id"),
-    text("NAME", "name"),
-    state("STATUS", "status"),
-    age("AGE", "created_time"),
-    text("TOPIC", "topic").wide(),
 ];

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::cluster::core::Core;
 use crate::cluster::lease::Holder;
-use crate::cluster::peers::{Peers, Tls};
+use crate::cluster::peers::Peers;
 use crate::cluster::raft::contact::Contact;
 use crate::cluster::raft::inbound::{Gate, RaftService};
 use crate::cluster::raft::log_store::LogStore;
@@ -32,6 +32,7 @@ use crate::cluster::wire::image::encode_part;
 use crate::doors;
 use crate::store::log::{Log, Options};
 use crate::store::snapshots::{SnapshotFile, Snapshots};
+use crate::tls::Tls;
 
 pub(super) const CLUSTER: u64 = 0xc1;
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
@@ -140,7 +141,7 @@ impl Node {
             let service =
                 RaftService::new(within.clone(), raft.clone(), contact.clone(), snapshots.clone(), Arc::new(Open));
             let local = "127.0.0.1:0".parse().expect("an address");
-            let (address, _) = doors::peer::open(local, tls.as_ref(), service, Silent).expect("a free port");
+            let (address, _) = doors::peer::open(local, tls, service, Silent).expect("a free port");
             let made = Raft::new(
                 id,
                 config(),

@@ -9,8 +9,10 @@ use fulmar_proto::raft::v1 as wire;
 use tempfile::TempDir;
 use tonic::Code;
 
-use crate::cluster::peers::{Peers, Tls, resolve};
+use crate::cluster::peers::{Peers, resolve};
 use crate::cluster::raft::Member;
+use crate::config::tls::TlsPaths;
+use crate::tls::{Purpose, Tls};
 
 use super::members::{CLUSTER, DEADLINE, Node, append, dirs, leads, retain, up};
 
@@ -254,26 +256,37 @@ async fn a_snapshot_that_is_not_what_was_sent_leaves_nothing() {
     }
 }
 
-/// What one authority signs for loopback.
-fn authority() -> impl Fn() -> Tls {
+/// What one authority signs for loopback, and the authority itself as PEM.
+fn authority() -> (impl Fn() -> Tls, String) {
     let mut params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let key = rcgen::KeyPair::generate().expect("a key");
-    let ca = params.self_signed(&key).expect("an authority");
+    let ca = params.self_signed(&key).expect("an authority").pem();
+    let pem = ca.clone();
     let issuer = rcgen::Issuer::new(params, key);
-    move || {
+    let sign = move || {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let params = rcgen::CertificateParams::new(names).expect("parameters");
         let key = rcgen::KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &issuer).expect("a certificate");
-        Tls::new(ca.pem(), cert.pem(), key.serialize_pem())
-    }
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            path
+        };
+        let (cert, key) = (file("crt", &cert.pem()), file("key", &key.serialize_pem()));
+        let paths = TlsPaths { table: String::new(), cert, key, ca: Some(("ca", file("ca", &ca))), crl: None };
+        Tls::new(paths.load(None).expect("they fit together"), Purpose::Peer).expect("TLS")
+    };
+    (sign, pem)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn under_tls_only_nodes_of_the_same_authority_are_heard() {
     let [dir] = dirs();
-    let (ours, theirs) = (authority(), authority());
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let ((ours, ca), (theirs, _)) = (authority(), authority());
     let one = Node::start(1, dir.path(), Some(ours())).await;
     let known = |tls: Option<Tls>| {
         let peers = Peers::new(5, tls, HashMap::new());
@@ -286,7 +299,7 @@ async fn under_tls_only_nodes_of_the_same_authority_are_heard() {
     }
     assert_eq!(one.raft.metrics().borrow().current_term, 0);
     // Whoever speaks TLS, trusts the authority, and shows nothing.
-    let tls = tonic::transport::ClientTlsConfig::new().ca_certificate(ours().authority().clone());
+    let tls = tonic::transport::ClientTlsConfig::new().ca_certificate(tonic::transport::Certificate::from_pem(ca));
     let endpoint = tonic::transport::Endpoint::from_shared(format!("https://{}", one.address)).expect("an address");
     let channel = endpoint.tls_config(tls).expect("TLS").connect_lazy();
     let mut bare = wire::raft_client::RaftClient::new(channel);
