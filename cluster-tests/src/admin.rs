@@ -9,7 +9,7 @@ use serde_json::Value;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status, Streaming};
 
 use crate::harness::ADMIN_TOKEN;
@@ -45,6 +45,16 @@ impl Admin {
     /// The address is none, or the token cannot be sent.
     pub fn with(address: SocketAddr, token: &str) -> Result<Admin> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(CONNECT);
+        Ok(Admin { channel: endpoint.connect_lazy(), token: format!("Bearer {token}").parse()? })
+    }
+
+    /// As [`Admin::with`], over TLS; `ca`: who signs the door's certificate, as PEM.
+    ///
+    /// # Errors
+    /// As [`Admin::with`]; or these are no authorities.
+    pub fn over_tls(address: SocketAddr, token: &str, ca: &str) -> Result<Admin> {
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+        let endpoint = Endpoint::from_shared(format!("https://{address}"))?.connect_timeout(CONNECT).tls_config(tls)?;
         Ok(Admin { channel: endpoint.connect_lazy(), token: format!("Bearer {token}").parse()? })
     }
 

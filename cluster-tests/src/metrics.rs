@@ -10,7 +10,7 @@ use crate::harness::http_get;
 
 /// Figures by name and labels, as they are written.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics(BTreeMap<String, u64>);
+pub struct Metrics(BTreeMap<String, f64>);
 
 impl Metrics {
     /// Asks the node whose probes are here.
@@ -35,7 +35,19 @@ impl Metrics {
     /// A figure; 0 if it is not there, as with a label that never was.
     #[must_use]
     pub fn get(&self, name: &str) -> u64 {
-        self.0.get(name).copied().unwrap_or(0)
+        self.seconds(name) as u64
+    }
+
+    /// As [`Metrics::get`], of what is no whole number.
+    #[must_use]
+    pub fn seconds(&self, name: &str) -> f64 {
+        self.0.get(name).copied().unwrap_or(0.0)
+    }
+
+    /// As [`Metrics::since`], of what is no whole number.
+    #[must_use]
+    pub fn seconds_since(&self, before: &Metrics, name: &str) -> f64 {
+        (self.seconds(name) - before.seconds(name)).max(0.0)
     }
 
     /// How much a figure has grown since an earlier look.
@@ -47,7 +59,11 @@ impl Metrics {
     /// The sum of all figures whose name and labels contain each of these.
     #[must_use]
     pub fn sum(&self, parts: &[&str]) -> u64 {
-        self.0.iter().filter(|(name, _)| parts.iter().all(|part| name.contains(part))).map(|(_, value)| value).sum()
+        self.0
+            .iter()
+            .filter(|(name, _)| parts.iter().all(|part| name.contains(part)))
+            .map(|(_, value)| *value as u64)
+            .sum()
     }
 }
 

@@ -46,6 +46,7 @@ pub enum Fault {
 /// See the module. Dropped, it and its connections are gone.
 pub struct Proxy {
     address: SocketAddr,
+    target: watch::Sender<SocketAddr>,
     fault: watch::Sender<Fault>,
     task: JoinHandle<()>,
 }
@@ -66,14 +67,20 @@ impl Proxy {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         let (fault, faults) = watch::channel(Fault::None);
-        let task = tokio::spawn(listen(listener, address, target, faults));
-        Ok(Proxy { address, fault, task })
+        let (target, targets) = watch::channel(target);
+        let task = tokio::spawn(listen(listener, address, targets, faults));
+        Ok(Proxy { address, target, fault, task })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Forwards new connections to another address from here on.
+    pub fn aim(&self, target: SocketAddr) {
+        self.target.send_replace(target);
     }
 
     pub fn set(&self, fault: Fault) {
@@ -86,7 +93,12 @@ impl Proxy {
     }
 }
 
-async fn listen(listener: TcpListener, address: SocketAddr, target: SocketAddr, mut faults: watch::Receiver<Fault>) {
+async fn listen(
+    listener: TcpListener,
+    address: SocketAddr,
+    targets: watch::Receiver<SocketAddr>,
+    mut faults: watch::Receiver<Fault>,
+) {
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
     loop {
@@ -107,6 +119,7 @@ async fn listen(listener: TcpListener, address: SocketAddr, target: SocketAddr, 
         tokio::select! {
             accepted = listening.accept() => {
                 if let Ok((stream, _)) = accepted {
+                    let target = *targets.borrow();
                     connections.spawn(carry(stream, target, faults.clone()));
                 }
             }
@@ -245,6 +258,12 @@ impl Links {
         if let Some(proxy) = self.0.get(&(from, to)) {
             proxy.set(fault);
         }
+    }
+
+    /// Where node `to` is found by all others from here on, at the name that they know it by.
+    pub fn aim(&self, to: usize, address: SocketAddr) {
+        let towards = self.0.iter().filter(|((_, dialled), _)| *dialled == to);
+        towards.for_each(|(_, proxy)| proxy.aim(address));
     }
 
     /// Between each of these and each of the others.

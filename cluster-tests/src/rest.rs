@@ -22,10 +22,10 @@ const AT_A_TIME: usize = 32;
 const PAGE: usize = 50;
 
 /// Who calls, in the configuration of [`config`].
-const USER: &str = "tester";
-const PASSWORD: &str = "only-on-loopback";
+pub(crate) const USER: &str = "tester";
+pub(crate) const PASSWORD: &str = "only-on-loopback";
 /// Argon2 of it, with the least effort.
-const PASSWORD_HASH: &str =
+pub(crate) const PASSWORD_HASH: &str =
     "$argon2id$v=19$m=64,t=1,p=1$1VDij4uZR6MhWHsLOjclsQ$xMNzHHcXVqfWE31TFVC4TGOdQcnpxAM80NGpy3wjuco";
 const PROJECT: &str = "fulmar";
 
@@ -43,6 +43,8 @@ pub fn config(address: SocketAddr) -> String {
 pub struct Rest {
     address: SocketAddr,
     token: String,
+    /// `traceparent` of each request, if any.
+    traceparent: Option<String>,
 }
 
 /// What came back.
@@ -59,15 +61,26 @@ impl Rest {
         let user = json!({ "name": USER, "password": PASSWORD });
         let identity = json!({ "methods": ["password"], "password": { "user": user } });
         let body = json!({ "auth": { "identity": identity, "scope": { "project": { "id": PROJECT } } } });
-        let answer = request(address, "POST", "/v3/auth/tokens", None, Some(&body)).await?;
+        let answer = request(address, "POST", "/v3/auth/tokens", "", Some(&body)).await?;
         let token = answer.token.with_context(|| format!("no token: {} {}", answer.status, answer.body))?;
-        Ok(Rest { address, token })
+        Ok(Rest { address, token, traceparent: None })
     }
 
     /// The same caller at another node.
     #[must_use]
     pub fn at(&self, address: SocketAddr) -> Rest {
-        Rest { address, token: self.token.clone() }
+        Rest { address, ..self.clone() }
+    }
+
+    /// The same for a caller that has a trace: `traceparent` as the W3C has it.
+    #[must_use]
+    pub fn traced(&self, traceparent: &str) -> Rest {
+        Rest { traceparent: Some(traceparent.to_owned()), ..self.clone() }
+    }
+
+    fn headers(&self) -> String {
+        let parent = self.traceparent.iter().map(|parent| format!("traceparent: {parent}\r\n"));
+        parent.chain([format!("X-Auth-Token: {}\r\n", self.token)]).collect()
     }
 
     /// `path` is relative to the project.
@@ -76,7 +89,7 @@ impl Rest {
     /// It is refused, or not answered.
     pub async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
         let whole = format!("/v5/iot/{PROJECT}{path}");
-        let answer = request(self.address, method, &whole, Some(&self.token), body).await?;
+        let answer = request(self.address, method, &whole, &self.headers(), body).await?;
         ensure!(answer.status < 300, "{method} {path}: {} {}", answer.status, answer.body);
         if answer.body.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_str(&answer.body)?) }
     }
@@ -87,7 +100,7 @@ impl Rest {
     /// It is not answered.
     pub async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
         let whole = format!("/v5/iot/{PROJECT}{path}");
-        let answer = request(self.address, method, &whole, Some(&self.token), body).await?;
+        let answer = request(self.address, method, &whole, &self.headers(), body).await?;
         let json = if answer.body.is_empty() { Value::Null } else { serde_json::from_str(&answer.body)? };
         Ok((answer.status, json))
     }
@@ -172,7 +185,7 @@ impl Kept {
     /// # Errors
     /// The connection ends, or what comes is no answer with a length.
     pub async fn ask(&mut self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
-        let Rest { address, token } = &self.rest;
+        let Rest { address, token, .. } = &self.rest;
         let head = format!(
             "{method} /v5/iot/{PROJECT}{path} HTTP/1.1\r\nHost: {address}\r\nX-Auth-Token: {token}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -214,19 +227,12 @@ async fn joined(calls: &mut JoinSet<Result<Value>>) -> Result<()> {
 }
 
 /// One request on a connection of its own.
-async fn request(
-    address: SocketAddr,
-    method: &str,
-    path: &str,
-    token: Option<&str>,
-    body: Option<&Value>,
-) -> Result<Answer> {
+async fn request(address: SocketAddr, method: &str, path: &str, headers: &str, body: Option<&Value>) -> Result<Answer> {
     let asked = async {
         let mut stream = TcpStream::connect(address).await?;
         let body = body.map(Value::to_string).unwrap_or_default();
-        let token = token.map(|token| format!("X-Auth-Token: {token}\r\n")).unwrap_or_default();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{token}\
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );

@@ -19,6 +19,8 @@ pub enum Signal {
     Continue,
     /// SIGTERM: asks it to leave.
     Terminate,
+    /// SIGUSR1: asks it to let its clients go.
+    Drain,
     /// SIGINT: what Ctrl-C sends.
     Interrupt,
     /// SIGHUP: what a terminal sends that is closed.
@@ -80,6 +82,7 @@ pub fn signal(pid: u32, signal: Signal) -> io::Result<()> {
         Signal::Stop => libc::SIGSTOP,
         Signal::Continue => libc::SIGCONT,
         Signal::Terminate => libc::SIGTERM,
+        Signal::Drain => libc::SIGUSR1,
         Signal::Interrupt => libc::SIGINT,
         Signal::Hangup => libc::SIGHUP,
     };

@@ -273,6 +273,24 @@ impl Cluster {
         self.members[index].node.start_again()
     }
 
+    /// Starts a node that has ended on the same data and at another address for the others, behind the same name: what its
+    /// proxies stand for. Waits for nothing.
+    ///
+    /// # Errors
+    /// It still runs, or cannot be started.
+    pub fn start_elsewhere(&mut self, index: usize) -> Result<()> {
+        ensure!(!self.links.is_empty(), "without proxies a node's address is its name");
+        let (name, place) = (self.places[index].peer, Place::find()?.peer);
+        let config = self.dir.path().join(format!("node-{index}/fulmar.toml"));
+        let text = std::fs::read_to_string(&config)?;
+        let moved =
+            text.replace(&format!("listen = \"{name}\""), &format!("listen = \"{place}\"\nadvertise = \"{name}\""));
+        ensure!(moved != text, "{} has no listener at {name}", config.display());
+        std::fs::write(&config, moved)?;
+        self.links.aim(index, place);
+        self.start_again(index)
+    }
+
     /// Removes the data of a node that has ended.
     ///
     /// # Errors

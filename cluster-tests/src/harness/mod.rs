@@ -18,7 +18,7 @@ pub use binary::fulmar_binary;
 pub use cluster::{ADMIN_TOKEN, Cluster, ClusterOptions, FROZEN, LEADER, MEMBERS, Member, RECOVERY, TERM, VOTERS};
 pub use fulmar::{DevOptions, Endpoints, Fulmar, Node, NodeEndpoints, ServeOptions};
 pub use mosquitto::Mosquitto;
-pub use ports::{free_base, free_port};
+pub use ports::{free_address, free_base, free_port};
 pub use process::Process;
 
 use crate::raw::{self, RawClient};

@@ -22,6 +22,9 @@ const TRIES: usize = 200;
 /// What this process was given, each with the claim that keeps other processes from it.
 static GIVEN: Mutex<BTreeMap<u16, UnixDatagram>> = Mutex::new(BTreeMap::new());
 
+/// The same for addresses.
+static ADDRESSES: Mutex<Vec<UnixDatagram>> = Mutex::new(Vec::new());
+
 /// A port that is this process's until it ends. One that is no test of Fulmar's may still take it.
 ///
 /// # Errors
@@ -52,6 +55,25 @@ fn find(ports: impl Fn(u16) -> Vec<u16>) -> Result<u16> {
     None.context("no free port was found")
 }
 
+/// An address of this machine alone, other than 127.0.0.1, on which nobody listens at these ports: this process's until it
+/// ends.
+///
+/// # Errors
+/// None was found.
+pub fn free_address(ports: &[u16]) -> Result<Ipv4Addr> {
+    let mut random = rand::rng();
+    for _ in 0..TRIES {
+        let address = Ipv4Addr::new(127, random.random_range(64..192), random.random(), random.random_range(1..255));
+        let claimed = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(format!("fulmar-test-{address}"))?);
+        let free = |port: &u16| TcpListener::bind((address, *port)).is_ok();
+        if let (Ok(claim), true) = (claimed, ports.iter().all(free)) {
+            ADDRESSES.lock().unwrap_or_else(PoisonError::into_inner).push(claim);
+            return Ok(address);
+        }
+    }
+    None.context("no free address was found")
+}
+
 /// The port's name among abstract sockets: one process has it, and the kernel takes it back however that ends.
 fn claim(port: u16) -> Option<UnixDatagram> {
     let name = SocketAddr::from_abstract_name(format!("fulmar-test-port-{port}")).ok()?;
@@ -63,6 +85,13 @@ fn claim(port: u16) -> Option<UnixDatagram> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_has_its_ports_free() {
+        let (one, other) = (free_address(&[1883, 9100]).unwrap(), free_address(&[1883, 9100]).unwrap());
+        assert!(one.is_loopback() && one != other);
+        TcpListener::bind((one, 1883)).unwrap();
+    }
 
     #[test]
     fn a_port_is_given_once_though_nobody_listens() {

@@ -1,6 +1,8 @@
-//! Where clients come in: the addresses of all nodes, and which of these nobody may count on at the moment.
+//! Where clients come in: the addresses of all nodes, and which of these nobody may count on at the moment; or a balancer
+//! before them, which gives each connection to the next node that is ready.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A node's address, by its index in the cluster.
@@ -13,15 +15,49 @@ struct Door {
     changes: u64,
 }
 
+/// What chooses the node of a connection as it is opened, round robin and without stickiness.
+#[derive(Debug)]
+struct Balancer {
+    /// Where connections go while no node is ready: nobody listens there.
+    nowhere: SocketAddr,
+    /// Nodes that are ready, by their index.
+    endpoints: Mutex<Vec<(usize, SocketAddr)>>,
+    turn: AtomicUsize,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Doors(Mutex<Vec<Door>>);
+pub struct Doors {
+    doors: Mutex<Vec<Door>>,
+    balancer: Option<Balancer>,
+}
 
 impl Doors {
     #[must_use]
     pub fn of(addresses: &[SocketAddr]) -> Doors {
         let doors = addresses.iter().map(|address| Door { address: *address, out: false, changes: 0 });
-        Doors(Mutex::new(doors.collect()))
+        Doors { doors: Mutex::new(doors.collect()), balancer: None }
+    }
+
+    /// A balancer; whoever comes while it has no endpoints is sent to `nowhere`.
+    #[must_use]
+    pub fn balanced(nowhere: SocketAddr) -> Doors {
+        let balancer = Balancer { nowhere, endpoints: Mutex::default(), turn: AtomicUsize::new(0) };
+        Doors { doors: Mutex::default(), balancer: Some(balancer) }
+    }
+
+    /// The nodes that the balancer chooses among from now on; without one, this changes nothing.
+    pub fn set_endpoints(&self, endpoints: Vec<(usize, SocketAddr)>) {
+        if let Some(balancer) = &self.balancer {
+            *balancer.endpoints.lock().unwrap_or_else(PoisonError::into_inner) = endpoints;
+        }
+    }
+
+    /// What was set there last.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<(usize, SocketAddr)> {
+        let endpoints = |balancer: &Balancer| balancer.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.balancer.as_ref().map(endpoints).unwrap_or_default()
     }
 
     /// One more node.
@@ -38,6 +74,11 @@ impl Doors {
     /// find out.
     #[must_use]
     pub fn at(&self, attempt: usize) -> (usize, SocketAddr) {
+        if let Some(Balancer { nowhere, endpoints, turn }) = &self.balancer {
+            let endpoints = endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = turn.fetch_add(1, Ordering::Relaxed) % endpoints.len().max(1);
+            return endpoints.get(next).copied().unwrap_or((usize::MAX, *nowhere));
+        }
         let doors = self.doors();
         let index = attempt % doors.len();
         (index, doors[index].address)
@@ -57,13 +98,23 @@ impl Doors {
     }
 
     fn doors(&self) -> MutexGuard<'_, Vec<Door>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_balancer_takes_turns_among_those_that_are_ready() {
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let doors = Doors::balanced(address(9));
+        assert_eq!(doors.at(0).1, address(9));
+        doors.set_endpoints(vec![(0, address(1)), (2, address(2))]);
+        let chosen: Vec<usize> = (0..4).map(|_| doors.at(0).0).collect();
+        assert_eq!(chosen.iter().filter(|node| **node == 0).count(), 2, "{chosen:?}");
+    }
 
     #[test]
     fn faults_are_seen_by_whoever_measures() {

@@ -20,7 +20,7 @@ pub(super) async fn by_snapshot(stage: &mut Stage) -> Result<()> {
     stage.load(&plan()).await?;
     wait_for("the log's beginning to be gone", PURGED, async || {
         let leader = stage.cluster.leader().await?;
-        (stage.cluster.metrics(leader).await.ok()?.get("fulmar_snapshots") >= 3).then_some(())
+        (stage.cluster.metrics(leader).await.ok()?.get("fulmar_snapshots_total") >= 3).then_some(())
     })
     .await?;
     let node = stage.add().await?;

@@ -1,12 +1,12 @@
 //! What a cluster promises under faults. Each scenario is one promise: it starts a cluster, loads it, breaks something again
 //! and again, and is judged by the history of its clients and the books of its nodes. A seed decides all that is random.
 
-mod clients;
+pub(crate) mod clients;
 mod devices;
 mod joins;
 mod kills;
 mod partitions;
-mod row;
+pub(crate) mod row;
 mod shared;
 mod stage;
 mod stops;

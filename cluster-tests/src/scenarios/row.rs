@@ -63,7 +63,12 @@ const HEADER: [&str; 13] = [
 pub fn table(rows: &[Row]) -> String {
     let mut lines = vec![HEADER.map(str::to_owned)];
     lines.extend(rows.iter().map(cells));
-    let widths: [usize; HEADER.len()] =
+    columns(&lines)
+}
+
+/// Lines of cells, each column as wide as its widest.
+pub(crate) fn columns<const N: usize>(lines: &[[String; N]]) -> String {
+    let widths: [usize; N] =
         std::array::from_fn(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0));
     let mut text = String::new();
     for line in lines {

@@ -19,9 +19,9 @@ fn balance(metrics: &Metrics, qos: &str) -> (u64, u64) {
 
 /// The same for what the replicated state keeps for sessions that outlive their connection.
 fn durable_balance(metrics: &Metrics) -> (u64, u64) {
-    let ended = ["fulmar_durable_delivered", "fulmar_durable_queued", "fulmar_durable_expired"];
+    let ended = ["fulmar_durable_delivered_total", "fulmar_durable_queued", "fulmar_durable_expired_total"];
     let ended: u64 = ended.iter().map(|name| metrics.get(name)).sum();
-    (metrics.get("fulmar_durable_obligations"), ended + metrics.sum(&["fulmar_durable_dropped"]))
+    (metrics.get("fulmar_durable_obligations_total"), ended + metrics.sum(&["fulmar_durable_dropped"]))
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn a_mixed_load_leaves_balanced_books() {
     let (created, ended) = durable_balance(&metrics);
     assert!(created > 0);
     assert_eq!(created, ended, "durable: taken on, and ended or queued");
-    assert!(metrics.get("fulmar_durable_dropped{reason=\"queue_full\"}") > 0, "what was away held only 100");
+    assert!(metrics.get("fulmar_durable_dropped_total{reason=\"queue_full\"}") > 0, "what was away held only 100");
     assert_eq!(metrics.get("fulmar_obligations_unaccounted"), 0);
 
     // Also once the durable sessions are discarded with what they held.

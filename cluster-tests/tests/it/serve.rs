@@ -82,7 +82,7 @@ async fn probes_tell_draining_and_a_second_sigterm_hurries() {
     assert_eq!(close_reason(&mut publisher).await, Some(ReasonCode::ServerShuttingDown));
     // Between the two signals the node may have left already, which is as good.
     if let Some((status, text)) = http_get(server.probes, "/readyz").await {
-        assert_eq!((status, text.trim()), (503, "draining"));
+        assert!(status == 503 && (text.starts_with("draining: ") || text == "drained\n"), "{status} {text}");
     }
     let _ = server.node.signal(Signal::Terminate);
     let status = server.node.process().unwrap().exited(SOON).await.unwrap();

@@ -89,16 +89,16 @@ async fn measure(own: &Ours, load: &LoadOptions, shape: Shape) -> Result<Run> {
 /// The log's figures are of the whole run, and so related to all its messages; a rate is theirs times the section's.
 fn run_of(report: Report, before: &Metrics, after: &Metrics, written: u64, disk: &Histogram) -> Run {
     let messages = report.acknowledged.unwrap_or(0).max(1) as f64;
-    let commits = after.since(before, "fulmar_log_syncs").max(1) as f64;
+    let commits = after.since(before, "fulmar_log_sync_seconds_count").max(1) as f64;
     let per_commit = messages / commits;
     Run {
         disk_us: Latency::of(disk),
         commits_per_s: round(report.msgs_per_s.unwrap_or(0.0) / per_commit),
         messages_per_commit: round(per_commit),
-        commit_us: round(after.since(before, "fulmar_log_sync_us") as f64 / commits),
-        log_bytes_per_message: round(after.since(before, "fulmar_log_written_bytes") as f64 / messages),
+        commit_us: round(after.seconds_since(before, "fulmar_log_sync_seconds_sum") * 1e6 / commits),
+        log_bytes_per_message: round(after.since(before, "fulmar_log_written_bytes_total") as f64 / messages),
         disk_bytes_per_message: round(written as f64 / messages),
-        snapshots: after.since(before, "fulmar_snapshots"),
+        snapshots: after.since(before, "fulmar_snapshots_total"),
         report,
     }
 }

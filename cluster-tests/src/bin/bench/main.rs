@@ -20,6 +20,7 @@ mod registry;
 mod report;
 mod restart;
 mod rules;
+mod sizes;
 mod subscriber;
 mod table;
 mod takeover;
@@ -57,6 +58,7 @@ fn run(task: Task) -> Result<()> {
         Task::Commands(options) => on_one_thread(commands::run(&options)),
         Task::Rules(options) => on_one_thread(rules::run(&options)),
         Task::Restart(options) => on_one_thread(restart::run(&options)),
+        Task::Sizes(options) => on_one_thread(sizes::run(&options)),
         Task::Run(scenario) => {
             let report = on_one_thread(async {
                 let target = measure::Target::open(scenario.target()).await?;

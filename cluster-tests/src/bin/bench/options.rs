@@ -36,6 +36,8 @@ pub(crate) enum Task {
     Failover(FailoverOptions),
     /// One Fulmar with much in it: memory of each thing, snapshots, and how long it is away
     Restart(RestartOptions),
+    /// Memory and disk of each connection, session, subscription, message and device, and the formula for a node's size
+    Sizes(SizesOptions),
     /// Messages to devices that are away, on three nodes: memory of each, and how fast they come once the devices do
     Messages(MessagesOptions),
     /// A registry of many devices in this process: memory of each, and how fast one is found
@@ -276,6 +278,21 @@ pub(crate) struct RestartOptions {
     pub(crate) queued: u64,
     /// Bytes of each retained and queued message
     #[arg(long, default_value_t = 100)]
+    pub(crate) payload: u32,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SizesOptions {
+    #[command(flatten)]
+    pub(crate) node: NodeOptions,
+    /// Connections of each kind
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=19_000))]
+    pub(crate) count: u32,
+    /// Of each kind that the log keeps: sessions, messages, devices
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) kept: u32,
+    /// Bytes of each queued and retained message
+    #[arg(long, default_value_t = 256)]
     pub(crate) payload: u32,
 }
 

@@ -37,6 +37,11 @@ pub(crate) struct Own {
 impl Own {
     /// Starts a node on no data, with bounds wide enough for what the bench puts into it.
     pub(crate) async fn start(options: &NodeOptions) -> Result<Own> {
+        Own::start_with(options, "").await
+    }
+
+    /// As [`Own::start`], with more configuration at its end.
+    pub(crate) async fn start_with(options: &NodeOptions, more: &str) -> Result<Own> {
         let dir = match &options.data_dir {
             Some(parent) => tempfile::tempdir_in(parent).with_context(|| format!("in {}", parent.display()))?,
             None => tempfile::tempdir()?,
@@ -45,7 +50,7 @@ impl Own {
         let (mqtt, probes, data) = (at()?, at()?, dir.path().join("data"));
         let config = dir.path().join("fulmar.toml");
         let text = format!(
-            "[node]\ndata_dir = {:?}\n[probes]\naddress = \"{probes}\"\n[store]\nlog_bytes = {:?}\n{WIDE}[auth]\nanonymous = \"allow\"\n[[listener]]\naddress = \"{mqtt}\"\n",
+            "[node]\ndata_dir = {:?}\n[probes]\naddress = \"{probes}\"\n[store]\nlog_bytes = {:?}\n{WIDE}[auth]\nanonymous = \"allow\"\n[[listener]]\naddress = \"{mqtt}\"\n{more}",
             data.display().to_string(),
             options.log_bytes,
         );

@@ -73,7 +73,7 @@ pub(crate) async fn run(options: &RestartOptions) -> Result<()> {
     filled("retained messages", retained, now.saturating_sub(rss), took);
     rss = now;
     let begun = Instant::now();
-    make_sessions(&own, sessions).await?;
+    make_sessions(&own, sessions, true).await?;
     let (took, now) = (begun.elapsed(), settled(&own).await?);
     filled("persistent sessions, away", sessions, now.saturating_sub(rss), took);
     rss = now;
@@ -91,7 +91,7 @@ pub(crate) async fn run(options: &RestartOptions) -> Result<()> {
     .await?;
     let ms = |us: f64| format!("{} ms", figure(us / 1e3));
     rows.push(Row::of("snapshot", &[format!("{} bytes", figure(before.get("fulmar_snapshot_bytes") as f64))]));
-    rows.push(Row::of("it takes", &[format!("{} ms", figure(before.get("fulmar_snapshot_ms") as f64))]));
+    rows.push(Row::of("it takes", &[format!("{} ms", figure(before.seconds("fulmar_snapshot_write_seconds") * 1e3))]));
     rows.push(Row::of("longest PUBACK while one is written", &[ms(pauses.during_us), pauses.count.to_string()]));
     rows.push(Row::of("longest PUBACK soon after, as the log is let go", &[ms(pauses.after_us)]));
     rows.push(Row::of("longest PUBACK otherwise, same load", &[ms(pauses.otherwise_us)]));
@@ -123,7 +123,7 @@ pub(crate) async fn run(options: &RestartOptions) -> Result<()> {
         "rss_bytes_each": each,
         "rss_bytes": {"empty": empty, "full": full, "after": after},
         "snapshot_bytes": before.get("fulmar_snapshot_bytes"),
-        "snapshot_ms": before.get("fulmar_snapshot_ms"),
+        "snapshot_ms": (before.seconds("fulmar_snapshot_write_seconds") * 1e3).round(),
         "pause_us": {
             "during_snapshots": pauses.during_us, "after_snapshots": pauses.after_us, "otherwise": pauses.otherwise_us,
             "snapshots": pauses.count,
@@ -146,7 +146,7 @@ fn same(before: &cluster_tests::metrics::Metrics, after: &cluster_tests::metrics
     Ok(())
 }
 
-async fn settled(own: &Own) -> Result<u64> {
+pub(crate) async fn settled(own: &Own) -> Result<u64> {
     let mut last = proc::rss_bytes(own.node.pid())?;
     for _ in 0..SETTLE_MAX {
         tokio::time::sleep(SETTLE).await;
@@ -160,7 +160,13 @@ async fn settled(own: &Own) -> Result<u64> {
 }
 
 /// Publishes so many messages with QoS 1 and waits for all their acks.
-async fn fill(own: &Own, count: u64, retain: bool, payload: Bytes, topic: Rc<dyn Fn(u64) -> String>) -> Result<()> {
+pub(crate) async fn fill(
+    own: &Own,
+    count: u64,
+    retain: bool,
+    payload: Bytes,
+    topic: Rc<dyn Fn(u64) -> String>,
+) -> Result<()> {
     let next = Rc::new(Cell::new(0));
     let tasks = (0..FILLERS).map(|filler| {
         let (next, payload, topic) = (next.clone(), payload.clone(), topic.clone());
@@ -218,8 +224,8 @@ impl Writer {
     }
 }
 
-/// Sessions that stay, each with a subscription of its own.
-async fn make_sessions(own: &Own, count: u64) -> Result<()> {
+/// Sessions that stay, each with a subscription of its own or without any.
+pub(crate) async fn make_sessions(own: &Own, count: u64, subscribe: bool) -> Result<()> {
     let next = Rc::new(Cell::new(0));
     let tasks = (0..4 * FILLERS).map(|_| {
         let next = next.clone();
@@ -232,7 +238,9 @@ async fn make_sessions(own: &Own, count: u64) -> Result<()> {
                 }
                 let id = format!("session-{number:08}");
                 let (mut link, _) = Link::open_persistent(address, version, spread(number), &id).await?;
-                link.subscribe(&format!("s/{number}/+"), QoS::AtLeastOnce).await?;
+                if subscribe {
+                    link.subscribe(&format!("s/{number}/+"), QoS::AtLeastOnce).await?;
+                }
                 link.push(&raw::disconnect(ReasonCode::Success))?;
                 link.flush()?;
                 link.closed().await?;
@@ -292,14 +300,14 @@ async fn pauses(own: &Own) -> Result<Pauses> {
     };
     // When snapshots were written: from their end, as seen, back by as long as they took.
     let (mut times, end) = (Vec::new(), Instant::now() + SNAPSHOTS_WITHIN);
-    let mut seen = own.metrics().await?.get("fulmar_snapshots");
+    let mut seen = own.metrics().await?.get("fulmar_snapshots_total");
     let first = seen;
     while seen < first + SNAPSHOTS && Instant::now() < end && !growth.is_finished() && !probe.is_finished() {
         tokio::time::sleep(GLANCE).await;
         let (asked, metrics) = (monotonic_ns(), own.metrics().await?);
-        if metrics.get("fulmar_snapshots") > seen {
-            seen = metrics.get("fulmar_snapshots");
-            let took = Duration::from_millis(metrics.get("fulmar_snapshot_ms")) + 2 * GLANCE;
+        if metrics.get("fulmar_snapshots_total") > seen {
+            seen = metrics.get("fulmar_snapshots_total");
+            let took = Duration::from_secs_f64(metrics.seconds("fulmar_snapshot_write_seconds")) + 2 * GLANCE;
             times.push((asked.saturating_sub(u64::try_from(took.as_nanos())?), monotonic_ns()));
         }
     }

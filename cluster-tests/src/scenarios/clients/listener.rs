@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use fulmar_mqtt::packet::Connect;
 use fulmar_mqtt::{Packet, QoS, Version};
 use tokio::time::{Instant, sleep};
 
 use super::Shared;
 use super::voice::{Came, Kept, Voice};
-use crate::raw;
 
 /// Between two tries to connect.
 const BETWEEN: Duration = Duration::from_millis(50);
@@ -40,17 +38,15 @@ impl Listener {
         Listener { client_id, version, filter, qos, persistent, attempt: node, voice: None }
     }
 
-    fn connect(&self) -> Connect {
-        match self.persistent {
-            true => raw::persistent(self.version, &self.client_id),
-            false => raw::connect(self.version, &self.client_id),
-        }
-    }
-
     /// Connects and subscribes.
     pub(crate) async fn begin(&mut self, shared: &Shared) -> Result<()> {
-        let (mut voice, connack) =
-            Voice::connect(&shared.history, shared.doors.at(self.attempt), self.connect(), FIRST).await?;
+        let (mut voice, connack) = Voice::connect(
+            &shared.history,
+            shared.doors.at(self.attempt),
+            shared.connect(self.version, &self.client_id, self.persistent),
+            FIRST,
+        )
+        .await?;
         ensure!(!connack.session_present, "{} had a session before", self.client_id);
         voice.subscribe(&self.filter, self.qos, FIRST).await?;
         self.voice = Some(voice);
@@ -77,8 +73,13 @@ impl Listener {
 
     /// One try. A session that should be there, and is not, is an error.
     async fn resume(&mut self, shared: &Shared, kept: &mut Kept) -> Result<()> {
-        let connected =
-            Voice::connect(&shared.history, shared.doors.at(self.attempt), self.connect(), shared.patience).await;
+        let connected = Voice::connect(
+            &shared.history,
+            shared.doors.at(self.attempt),
+            shared.connect(self.version, &self.client_id, self.persistent),
+            shared.patience,
+        )
+        .await;
         let Ok((mut voice, connack)) = connected else {
             self.attempt += 1;
             sleep(BETWEEN).await;

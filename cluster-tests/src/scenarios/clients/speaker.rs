@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep};
 
 use super::voice::{Kept, Voice};
 use super::{Shared, Topic};
-use crate::raw;
 
 /// Between two tries to connect.
 const BETWEEN: Duration = Duration::from_millis(20);
@@ -37,7 +36,7 @@ pub(super) async fn run(
             let mut speaking = match voice.take() {
                 Some(speaking) => speaking,
                 None => {
-                    let connect = raw::persistent(Version::V5, &client_id);
+                    let connect = shared.connect(Version::V5, &client_id, true);
                     match Voice::connect(&shared.history, shared.doors.at(attempt), connect, shared.patience).await {
                         Ok((mut speaking, connack)) => {
                             if let Some(kept) = kept.take() {

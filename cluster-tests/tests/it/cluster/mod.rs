@@ -2,6 +2,7 @@
 //! and repetitions. What they judge by is shown to find something in [`broken`].
 
 mod broken;
+mod disasters;
 mod sessions;
 
 use cluster_tests::scenarios::{Settings, named, table};

@@ -25,20 +25,20 @@ async fn cluster(devices: &[Device], command_timeout: &str) -> (Cluster, Rest) {
 }
 
 /// A device that is connected.
-struct Connected {
+pub(crate) struct Connected {
     device: Device,
     client: RawClient<TcpStream>,
 }
 
 impl Connected {
-    async fn at(cluster: &Cluster, node: usize, device: &Device) -> Connected {
+    pub(crate) async fn at(cluster: &Cluster, node: usize, device: &Device) -> Connected {
         let mut client = RawClient::tcp(cluster.mqtt(node), Version::V311).await.unwrap();
         let connack = client.handshake(device.connect(), SOON).await.unwrap();
         assert_eq!(connack.reason, ReasonCode::Success, "{device:?} at node {node}");
         Connected { device: device.clone(), client }
     }
 
-    async fn subscribe(&mut self, filter: &str, qos: QoS) {
+    pub(crate) async fn subscribe(&mut self, filter: &str, qos: QoS) {
         self.client.send(&raw::subscribe(1, filter, qos)).await.unwrap();
         let granted = self.client.expect("SUBACK", SOON, |packet| match packet {
             Packet::SubAck(suback) => suback.reasons.first().copied(),
@@ -48,7 +48,7 @@ impl Connected {
     }
 
     /// The next message that it gets; acknowledged if it wants to be.
-    async fn asked(&mut self) -> (String, Value) {
+    pub(crate) async fn asked(&mut self) -> (String, Value) {
         let message = self.message().await;
         let payload = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
         (message.topic.unwrap().as_str().to_owned(), payload)
@@ -73,7 +73,7 @@ impl Connected {
     }
 
     /// Answers a command of Huawei's that came on a topic.
-    async fn answer(&mut self, topic: &str, payload: &Value) {
+    pub(crate) async fn answer(&mut self, topic: &str, payload: &Value) {
         let (_, id) = topic.split_once("request_id=").unwrap();
         let to = format!("$oc/devices/{}/sys/commands/response/request_id={id}", self.device.id());
         self.say(&to, payload).await;

@@ -15,7 +15,7 @@ use crate::support::{SOON, Server, http_get, seed};
 const REACHED: Duration = Duration::from_secs(90);
 
 /// Where the binary reads which places do what.
-pub(super) const FAILPOINTS: &str = "FAILPOINTS";
+pub(crate) const FAILPOINTS: &str = "FAILPOINTS";
 
 /// Whether the binary has such places. The one that the harness builds for tests must have them; one that was given from
 /// outside is tried.

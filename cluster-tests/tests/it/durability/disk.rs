@@ -28,7 +28,7 @@ async fn durable_publishes_are_refused_by_name_and_all_else_goes_on() {
     if !has_failpoints("durable_publishes_are_refused_by_name_and_all_else_goes_on").await {
         return;
     }
-    let mut server = full("return(1000)").await;
+    let mut server = full("return(100000000)").await;
     server.metric("fulmar_disk_low", |low| low == 1).await;
 
     let mut refused = raw_client(server.mqtt(), Version::V5, "refused").await;
@@ -73,7 +73,7 @@ async fn once_there_is_room_again_publishes_work_again() {
     if !has_failpoints("once_there_is_room_again_publishes_work_again").await {
         return;
     }
-    let mut server = full("40*return(1000)->off").await;
+    let mut server = full("40*return(100000000)->off").await;
     server.metric("fulmar_disk_low", |low| low == 1).await;
     // A message that is sent again as often as it is refused, and one that a 3.1.1 client sends as often as it is closed.
     let address = server.mqtt();

@@ -21,7 +21,7 @@ use fulmar_mqtt::packet::Ack;
 use fulmar_mqtt::{Packet, QoS, ReasonCode, Version};
 use tokio::net::TcpStream;
 
-pub(crate) use crash::has_failpoints;
+pub(crate) use crash::{FAILPOINTS, has_failpoints};
 
 use crate::support::{OPEN, SOON, Server, persistent, raw_ack, raw_client, raw_connect, raw_publish, raw_subscribe};
 

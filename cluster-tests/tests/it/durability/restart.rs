@@ -172,7 +172,7 @@ async fn what_was_on_its_way_out_goes_on_at_its_half_step() {
         }
         // The completed ones are settled in the background.
         let settled = VERSIONS.len() as u64;
-        server.metric("fulmar_durable_delivered", |n| n == settled).await;
+        server.metric("fulmar_durable_delivered_total", |n| n == settled).await;
         again(&mut server, way).await;
         for (version, id, ids, _) in sent {
             let (mut subscriber, connack) = raw_connect(server.mqtt(), persistent(version, &id)).await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cluster_tests::client::{Client, Options, Protocol};
-use cluster_tests::harness::{DevOptions, Fulmar, Node, ServeOptions, free_port};
+use cluster_tests::harness::{DevOptions, Fulmar, Node, START_DEADLINE, ServeOptions, free_port};
 use cluster_tests::metrics::Metrics;
 use cluster_tests::raw::{self, RawClient};
 use cluster_tests::{proc, wait_for};
@@ -47,13 +47,31 @@ impl Server {
     /// Starts a node. In `config`, `PORT0` to `PORT7` are free ports and `DIR` is its own directory; data directory and
     /// probes are added. `PORT0` speaks plain MQTT.
     pub(crate) async fn start(config: &str) -> Server {
+        Server::start_as(config, None).await
+    }
+
+    /// As [`Server::start`], by another program.
+    pub(crate) async fn start_as(config: &str, binary: Option<std::path::PathBuf>) -> Server {
+        let server = Server::begin(config, None, binary);
+        server.node.wait_until_ready(START_DEADLINE).await.unwrap();
+        server
+    }
+
+    /// As [`Server::start_as`], perhaps on data that are there, and waits for nothing.
+    pub(crate) fn begin(
+        config: &str,
+        data_dir: Option<&std::path::Path>,
+        binary: Option<std::path::PathBuf>,
+    ) -> Server {
         let dir = tempfile::tempdir().unwrap();
         let ports: Vec<u16> = (0..9).map(|_| free_port().unwrap()).collect();
-        let mut text = format!("[node]\ndata_dir = \"DIR/data\"\n[probes]\naddress = \"127.0.0.1:PORT8\"\n{config}");
+        let mut text = format!("[node]\ndata_dir = \"DATA\"\n[probes]\naddress = \"127.0.0.1:PORT8\"\n{config}");
         for (number, port) in ports.iter().enumerate() {
             text = text.replace(&format!("PORT{number}"), &port.to_string());
         }
         let path = dir.path().join("fulmar.toml");
+        let data_dir = data_dir.map_or_else(|| dir.path().join("data"), std::path::Path::to_owned);
+        let text = text.replacen("DATA", &data_dir.display().to_string(), 1);
         std::fs::write(&path, text.replace("DIR", &dir.path().display().to_string())).unwrap();
         let at = |number: usize| SocketAddr::from(([127, 0, 0, 1], ports[number]));
         let options = ServeOptions {
@@ -62,9 +80,9 @@ impl Server {
             probes: Some(at(8)),
             env: Vec::new(),
             output_dir: dir.path().to_owned(),
-            binary: None,
+            binary,
         };
-        let node = Node::serve(options).await.unwrap();
+        let node = Node::start(options).unwrap();
         let probes = at(8);
         Server { node, ports, probes, dir }
     }

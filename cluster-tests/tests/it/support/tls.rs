@@ -19,6 +19,16 @@ pub(crate) async fn connect(
     own: Option<&Kit>,
     only_12: bool,
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    over(TcpStream::connect(address).await?, trusted, own, only_12).await
+}
+
+/// As [`connect`], on a connection that is there already.
+pub(crate) async fn over(
+    stream: TcpStream,
+    trusted: &Kit,
+    own: Option<&Kit>,
+    only_12: bool,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(trusted.ca.as_bytes()).unwrap()).unwrap();
     let versions = if only_12 { [&version::TLS12] } else { [&version::TLS13] };
@@ -32,6 +42,6 @@ pub(crate) async fn connect(
             builder.with_client_auth_cert(vec![cert], key).unwrap()
         }
     };
-    let name = ServerName::from(address.ip());
-    TlsConnector::from(Arc::new(config)).connect(name, TcpStream::connect(address).await?).await
+    let name = ServerName::from(stream.peer_addr()?.ip());
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
