@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use rustix::param::{clock_ticks_per_second, page_size};
+use rustix::param::clock_ticks_per_second;
 use rustix::process::{Resource, getrlimit};
 
 use super::text::{Kind, Reading};
+use crate::telemetry::resources;
 
 /// What `/proc` says of this process now. What cannot be read is left out.
 #[must_use]
@@ -32,10 +33,9 @@ pub fn readings() -> Vec<Reading> {
     put("process_start_time_seconds", "When the process was started, in seconds since 1970", Kind::Gauge, started);
     put("process_threads", "Threads of the process", Kind::Gauge, field(20));
     put("process_virtual_memory_bytes", "Virtual memory in bytes", Kind::Gauge, field(23));
-    let resident = field(24).map(|pages| pages * page_size() as f64);
+    let resident = resources::resident_bytes().ok().map(|bytes| bytes as f64);
     put("process_resident_memory_bytes", "Resident memory in bytes", Kind::Gauge, resident);
-    // The descriptor that reads the directory is not counted.
-    let open = fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count().saturating_sub(1) as f64);
+    let open = resources::open_files().ok().map(|files| files as f64);
     put("process_open_fds", "Open file descriptors", Kind::Gauge, open);
     let limit = getrlimit(Resource::Nofile).current.map_or(f64::INFINITY, |limit| limit as f64);
     put("process_max_fds", "Bound of open file descriptors", Kind::Gauge, Some(limit));
