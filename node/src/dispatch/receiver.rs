@@ -15,6 +15,7 @@ use fulmar_mqtt::{Packet, ReasonCode, Version, encode};
 use fulmar_platform::Downlink;
 use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::oneshot;
 
 use super::Dispatch;
 use super::downlink::Outgoing;
@@ -67,6 +68,9 @@ pub trait Port: Send + Sync {
     /// What the client has asked to be changed is committed, and this is what it is told. `about`: devices that were added
     /// or deleted for it.
     fn replies(&self, downlinks: Vec<Downlink>, about: Vec<Box<str>>);
+    /// A newer connection of the client waits until what this one has already said is dealt with; dropping `dealt_with`
+    /// tells it so.
+    fn hear_out(&self, dealt_with: oneshot::Sender<()>);
     /// Somebody wants to know what the client has subscribed to.
     fn subscriptions(&self, then: Box<dyn FnOnce(Vec<Subscription>) + Send>);
 }
@@ -97,6 +101,8 @@ pub struct Receiver {
     stalled: AtomicBool,
     /// A subscribe is on its way through the cluster: live messages wait until it is answered.
     held: AtomicBool,
+    /// The session wants to know when nothing more is there to be read.
+    hearing_out: AtomicBool,
     /// The run of the node that it belongs to has ended.
     cut: AtomicBool,
     deadline_ms: AtomicU64,
@@ -130,6 +136,7 @@ impl Receiver {
             mail: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             held: AtomicBool::new(false),
+            hearing_out: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             deadline_ms: AtomicU64::new(u64::MAX),
             guest,
@@ -211,6 +218,18 @@ impl Receiver {
         if self.batches.fetch_sub(1, Ordering::AcqRel) == BATCHES_MAX {
             self.signal();
         }
+    }
+
+    /// Has the connection read what is there, and say when that was all.
+    pub fn hear_out(&self) {
+        self.hearing_out.store(true, Ordering::Release);
+        self.signal();
+    }
+
+    /// Whether the session is to be told, once, that nothing more is there to be read.
+    #[must_use]
+    pub fn heard_out(&self) -> bool {
+        self.hearing_out.load(Ordering::Acquire) && self.hearing_out.swap(false, Ordering::AcqRel)
     }
 
     /// Books one more request to send something; `false`: too many wait for the session.

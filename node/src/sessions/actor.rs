@@ -25,6 +25,7 @@ use fulmar_broker::state::command::{Command, Release};
 use fulmar_broker::{Delivery, Now, Publication};
 use fulmar_mqtt::{Decoded, Packet, QoS, ReasonCode, Version, encode};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
 
 use self::counts::{is_ack, is_answer, type_of};
 use self::faults::{acknowledges_early, forgets_ids};
@@ -72,6 +73,8 @@ pub struct State {
     /// Batches whose permits are kept while nothing more should be read.
     kept_permits: u32,
     released: bool,
+    /// Newer connections of the client, until what this one has said is dealt with.
+    hearing_out: Vec<oneshot::Sender<()>>,
     uplinks: uplinks::Books,
     mail: mail::Desk,
     reported: reports::Reported,
@@ -122,6 +125,7 @@ impl Actor for SessionActor {
             settling: None,
             kept_permits: 0,
             released: false,
+            hearing_out: Vec::new(),
             uplinks: uplinks::Books::default(),
             mail: mail::Desk::default(),
             reported: reports::Reported::default(),
@@ -211,6 +215,8 @@ impl State {
             Message::News(news) => self.news(news, &mut work),
             Message::Replies(downlinks, about) => self.replies(downlinks, &about, &mut work),
             Message::Opened => self.opened(&mut work),
+            Message::HearOut(dealt_with) => self.hear_out(dealt_with),
+            Message::HeardOut => self.heard_out(),
             Message::Subscriptions(asked) => (asked.0)(self.session.subscriptions().collect()),
         }
         if self.session.ended() && (self.hold != Hold::Commit || self.settling.take().is_some()) {
@@ -289,13 +295,7 @@ impl State {
             }
             self.carry_out_all(work);
         }
-        self.dispatch.metrics().traffic.received(&types);
-        self.receiver.count_received(received.iter().sum());
-        for (qos, count) in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce].into_iter().zip(received) {
-            if count > 0 {
-                self.dispatch.metrics().received(qos, count);
-            }
-        }
+        self.note_received(&types, received);
         if let Some(error) = batch.error {
             self.input(Input::Malformed(error), work);
         }

@@ -251,6 +251,7 @@ impl Sessions {
         let key_claimed = key.clone();
         let claim =
             Claim { key: key_claimed, node, generation, clean_start, expiry_s, will, exclusive_client_id, judged_by };
+        dispatch.hear_out(&key).await;
         let (mut claimed, index) = self.commit_claim(claim).await?;
         if claimed.previous.is_some() {
             self.pace.note(&key, dispatch.now().mono_ms);

@@ -1,10 +1,10 @@
 //! Wills: when they are published, and when not.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cluster_tests::client::{Client, Options, Protocol, Will};
 use cluster_tests::raw;
 use fulmar_mqtt::packet::{self, Connect};
-use fulmar_mqtt::{Packet, QoS, ReasonCode, TopicName, Version};
+use fulmar_mqtt::{Packet, QoS, ReasonCode, TopicName, Version, encode};
 
 use crate::support::{PROTOCOLS, SOON, client, persistent, raw_client, raw_connect, shared};
 
@@ -53,6 +53,36 @@ async fn a_lost_connection_publishes_the_will_and_a_disconnect_does_not() {
         let ticket = late.publish("lost/will", 1, true, "").await.unwrap();
         late.acked(ticket, SOON).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_disconnect_counts_before_the_same_clients_next_connection() {
+    let server = shared().await;
+    for version in [Version::V31, Version::V311, Version::V5] {
+        let mut witness = witness(server.mqtt(), "hasty").await;
+        let hasty = with_will(raw::connect(version, "hasty"), "hasty/will", 0);
+        let (mut older, _) = raw_connect(server.mqtt(), hasty).await;
+        // The node is busy with what comes before the DISCONNECT when the next CONNECT is there.
+        let mut said = BytesMut::new();
+        for number in 0..2_000 {
+            encode(&said_of("hasty/busy", &number.to_string()), version, &mut said).unwrap();
+        }
+        encode(&raw::disconnect(ReasonCode::Success), version, &mut said).unwrap();
+        older.send_bytes(&said).await.unwrap();
+        let mut newer = raw_client(server.mqtt(), version, "hasty").await;
+        newer.send(&said_of("hasty/last", "")).await.unwrap();
+        loop {
+            match witness.receive(SOON).await.unwrap().topic.as_str() {
+                "hasty/busy" => {}
+                "hasty/last" => break,
+                other => panic!("{version:?}: {other}"),
+            }
+        }
+    }
+}
+
+fn said_of(topic: &str, payload: &str) -> Packet {
+    Packet::Publish(raw::publish(0, topic, QoS::AtMostOnce, payload.to_owned()))
 }
 
 #[tokio::test]

@@ -367,11 +367,13 @@ impl<L: Link> Running<L> {
         }
         // A client that does not read its answers is not asked for more questions.
         let answered = !self.sending || unread < UNREAD_BYTES_MAX;
-        if answered
-            && self.receiver.takes_batch()
-            && let Poll::Ready(count) = self.link.poll_recv(cx, &mut self.buffer)
-        {
-            return Poll::Ready(count.map(Event::Read));
+        if answered && self.receiver.takes_batch() {
+            if let Poll::Ready(count) = self.link.poll_recv(cx, &mut self.buffer) {
+                return Poll::Ready(count.map(Event::Read));
+            }
+            if self.receiver.heard_out() && self.actor.cast(Message::HeardOut).is_err() {
+                return Poll::Ready(Ok(Event::Finished));
+            }
         }
         self.poll_timer(cx).map(Ok)
     }

@@ -2,12 +2,24 @@
 
 use fulmar_broker::Now;
 use fulmar_broker::session::Output;
-use fulmar_mqtt::Packet;
+use fulmar_mqtt::{Packet, QoS};
 
 use super::State;
 use crate::dispatch::Since;
+use crate::telemetry::metrics::PacketCounts;
 
 impl State {
+    /// Counts packets by type, and publications among them by QoS.
+    pub(super) fn note_received(&self, types: &PacketCounts, published: [u64; 3]) {
+        self.dispatch.metrics().traffic.received(types);
+        self.receiver.count_received(published.iter().sum());
+        for (qos, count) in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce].into_iter().zip(published) {
+            if count > 0 {
+                self.dispatch.metrics().received(qos, count);
+            }
+        }
+    }
+
     /// Counts acknowledgements of publications that came at the same time.
     pub(super) fn note_acks(&self, since: Option<Since>, now: Now, count: u64) {
         if let Some(since) = since.filter(|_| count > 0) {

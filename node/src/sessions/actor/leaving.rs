@@ -5,6 +5,7 @@ use fulmar_broker::insight::What;
 use fulmar_broker::outbound::DropReason;
 use fulmar_broker::state::command::Release;
 use fulmar_mqtt::ReasonCode;
+use tokio::sync::oneshot;
 
 use super::State;
 use crate::dispatch::{Passing, Routes};
@@ -29,6 +30,20 @@ impl State {
         };
         let (client, epoch) = (self.receiver.key().identity(), self.receiver.epoch().0);
         self.dispatch.insight().note(client, what, reason.text(), "", epoch);
+    }
+
+    /// A newer connection waits until all that the client has said on this one is dealt with.
+    pub(super) fn hear_out(&mut self, dealt_with: oneshot::Sender<()>) {
+        self.hearing_out.push(dealt_with);
+        self.receiver.hear_out();
+    }
+
+    /// Nothing more is there to be read. What has ended the session is dealt with when its last proposal is made, at the
+    /// end of this state.
+    pub(super) fn heard_out(&mut self) {
+        if !self.session.ended() {
+            self.hearing_out = Vec::new();
+        }
     }
 
     /// Ends the connection's part of the session, once. `booked`: why what is queued is dropped, if it is at once.

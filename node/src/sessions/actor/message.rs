@@ -6,6 +6,7 @@ use fulmar_broker::state::command::{News, Subscription};
 use fulmar_mqtt::{DecodeError, Decoded, ReasonCode};
 use fulmar_platform::Downlink;
 use ractor::ActorRef;
+use tokio::sync::oneshot;
 
 use crate::cluster::Committed;
 use crate::dispatch::{Outgoing, Port, Since};
@@ -52,6 +53,10 @@ pub enum Message {
     Replies(Vec<Downlink>, Vec<Box<str>>),
     /// By whoever opened the session: it may send.
     Opened,
+    /// By dispatch: a newer connection of the client waits until what this one has said is dealt with.
+    HearOut(oneshot::Sender<()>),
+    /// By the connection: it has read all that was there.
+    HeardOut,
     /// By people: what the client has subscribed to.
     Subscriptions(Asked),
 }
@@ -119,6 +124,11 @@ impl Port for ActorRef<Message> {
 
     fn news(&self, news: News) {
         let _ = self.cast(Message::News(news));
+    }
+
+    fn hear_out(&self, dealt_with: oneshot::Sender<()>) {
+        // Whoever waits hears of a session that has ended by the same drop.
+        let _ = self.cast(Message::HearOut(dealt_with));
     }
 
     fn subscriptions(&self, then: Box<dyn FnOnce(Vec<Subscription>) + Send>) {
