@@ -30,8 +30,10 @@ const IN_FLIGHT_MAX: usize = 3;
 /// Between two tries after the log has refused a batch for now.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
-/// Without progress for so long, what is under way is sent again: a link may be dead without a word.
+/// Without progress for so long, what is under way is sent again: a link may be dead without a word. Each time that did not
+/// help it is twice as long, up to the second: who is late because there is too much to do must not be given more.
 const STALLED_AFTER: Duration = Duration::from_secs(3);
+const STALLED_AFTER_MAX: Duration = Duration::from_secs(48);
 
 /// When there is nothing under way, nothing can stall.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -81,15 +83,18 @@ impl Stream {
         let mut leader = context.raft.server_metrics();
         let mut applied = context.core.own_applied();
         let mut last = None;
+        let mut patience = STALLED_AFTER;
         loop {
             let leads = leader.borrow_and_update().current_leader;
             if last != Some(leads) {
                 last = Some(leads);
+                patience = STALLED_AFTER;
                 self.send_all_again().await?;
             }
             let done = *applied.borrow_and_update();
             while self.in_flight.front().is_some_and(|batch| batch.seq <= done) {
                 self.in_flight.pop_front();
+                patience = STALLED_AFTER;
             }
             if context.core.ended() {
                 self.begin_anew(batcher).await?;
@@ -107,7 +112,7 @@ impl Stream {
                     Next::End => break,
                 }
             }
-            let stalled = tokio::time::sleep(if self.in_flight.is_empty() { IDLE } else { STALLED_AFTER });
+            let stalled = tokio::time::sleep(if self.in_flight.is_empty() { IDLE } else { patience });
             tokio::select! {
                 changed = leader.changed() => changed.map_err(|_| "Raft has ended".to_owned())?,
                 changed = applied.changed() => changed.map_err(|_| "the state has gone".to_owned())?,
@@ -120,6 +125,7 @@ impl Stream {
                 }
                 () = stalled => if !self.in_flight.is_empty() {
                     tracing::warn!(batches = self.in_flight.len(), "proposals are not applied; sent again");
+                    patience = (2 * patience).min(STALLED_AFTER_MAX);
                     self.send_all_again().await?;
                 },
             }
