@@ -82,6 +82,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             // To end would only have the process started again, and what is on disk is evidence.
             tracing::error!(%what, "damaged: serving nobody");
             health.set(Phase::Damaged(what));
+            drain::tell(&pid, Stage::Drained, 0);
             signals.leave().await;
             return Ok(());
         }

@@ -69,6 +69,7 @@ pub(super) async fn run(context: Arc<Context>) {
         let membership = metrics.membership_config.membership().clone();
         let voter = membership.voter_ids().any(|voter| voter == context.node.0);
         if !voter || metrics.state == ServerState::Leader || context.contact.age() < patience {
+            context.waits.note(None);
             continue;
         }
         patience = Duration::from_millis(SILENT_MS + rand::random_range(0..JITTER_MS));

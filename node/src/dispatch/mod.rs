@@ -206,8 +206,11 @@ impl Dispatch {
             _ => receivers.insert(receiver.key().clone(), receiver.clone()),
         };
         drop(receivers);
-        if self.memory.shortage() == memory::Shortage::Shedding {
+        if self.memory.shortage() == Shortage::Shedding {
             self.set_short(receiver, true);
+            if self.memory.shortage() != Shortage::Shedding {
+                self.set_short(receiver, false); // that was over when all others were told
+            }
         }
         if let Some(older) = older {
             self.take_over(&older);

@@ -77,7 +77,7 @@ impl Health {
             Phase::Joining(Step::Leasing) => say("starting: waiting for a lease"),
             Phase::Joining(Step::Opening) => say("starting: opening the listeners"),
             Phase::Serving if dispatch.is_some_and(|dispatch| !dispatch.replica().acts()) => {
-                wait("frozen: the lease has run out, as no quorum is reached")
+                wait("frozen: the lease has run out")
             }
             Phase::Serving if dispatch.is_some_and(|dispatch| dispatch.replica().read().restoring()) => {
                 say("restoring: a backup is not put back whole")

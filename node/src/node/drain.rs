@@ -25,8 +25,9 @@ const LOG_EVERY: Duration = Duration::from_secs(5);
 /// Of the grace time, kept for the last clients to take what they are sent, and for the log.
 const RESERVE: Duration = Duration::from_secs(2);
 
-/// For connections to end once all clients were told; each of them has less time for its last bytes.
-const LAST_WITHIN: Duration = Duration::from_secs(30);
+/// For connections to end once all clients were told; each of them has less time for its last bytes. What is still asked
+/// by HTTP then, as a backup that is being read, is cut off with the process.
+const LAST_WITHIN: Duration = Duration::from_secs(10);
 
 /// For what is still proposed when the clients are gone.
 const RETIRE_WITHIN: Duration = Duration::from_secs(5);
@@ -55,9 +56,10 @@ impl Draining {
     pub(super) async fn see_through(&self, first: Asked, signals: &mut Signals) {
         let by = watch::Sender::new(None);
         let leave_by = || Instant::now() + self.shutdown.grace.duration();
-        if first == Asked::Leave {
+        if first != Asked::Drain {
             by.send_replace(Some(leave_by()));
         }
+        let mut signalled = first == Asked::Leave;
         tracing::info!(connections = self.connections(), stays = first == Asked::Drain, "draining");
         let mut drained = false;
         let mut draining = std::pin::pin!(self.drain(by.subscribe()));
@@ -71,14 +73,19 @@ impl Draining {
                         return;
                     }
                 }
-                asked = signals.next() => match (asked, leaving) {
-                    (Asked::Drain, _) => {} // it does
-                    (Asked::Leave, Some(_)) => {
+                asked = signals.next() => match asked {
+                    Asked::Drain => {} // it does
+                    Asked::Leave if signalled => {
                         tracing::warn!(connections = self.connections(), "hurried");
                         return;
                     }
-                    (Asked::Leave, None) if drained => return,
-                    (Asked::Leave, None) => drop(by.send_replace(Some(leave_by()))),
+                    Asked::Leave | Asked::SentAway if drained => return,
+                    Asked::Leave | Asked::SentAway => {
+                        signalled |= asked == Asked::Leave;
+                        if leaving.is_none() {
+                            by.send_replace(Some(leave_by()));
+                        }
+                    }
                 },
                 () = tokio::time::sleep_until(leaving.unwrap_or_else(Instant::now)), if leaving.is_some() => {
                     tracing::warn!(connections = self.connections(), "grace time is over");

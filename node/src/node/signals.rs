@@ -12,7 +12,10 @@ use crate::dispatch::Drain;
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
+    /// By a signal; a second one means that it is in a hurry.
     Leave,
+    /// By an admin, who may ask as often as he likes.
+    SentAway,
     Drain,
 }
 
@@ -46,13 +49,13 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Asked::Leave,
             _ = self.interrupt.recv() => Asked::Leave,
-            () = self.sent_away.notified() => Asked::Leave,
+            () = self.sent_away.notified() => Asked::SentAway,
             _ = self.drain.recv() => Asked::Drain,
         }
     }
 
     /// Until the node is to leave.
     pub(super) async fn leave(&mut self) {
-        while self.next().await != Asked::Leave {}
+        while self.next().await == Asked::Drain {}
     }
 }

@@ -14,6 +14,7 @@ use fulmar_platform::dialect::time::iso_ms;
 
 use super::Operations;
 use crate::cluster::disk::DISK_NEARLY_FULL;
+use crate::config::budget::HIGH_PERCENT;
 use crate::dispatch::Shortage;
 use crate::tls::{Certificates, Status};
 
@@ -106,8 +107,9 @@ impl Operations {
         }
         let memory = self.dispatch.memory();
         if memory.shortage() > Shortage::None {
-            let (resident, limit) = (memory.resident() >> 20, memory.limit() >> 20);
-            let text = format!("{resident} of {limit} MiB of memory are used: new clients are refused");
+            // Without how much it is: each other text would be another alarm.
+            let (high, limit) = (HIGH_PERCENT, memory.limit() >> 20);
+            let text = format!("more than {high} % of {limit} MiB of memory were used: new clients are refused");
             own.insert((MEMORY_HIGH, subject.clone()), (Severity::Critical, text));
         }
         let commands = {

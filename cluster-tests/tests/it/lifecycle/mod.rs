@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use cluster_tests::admin::{Admin, next};
 use cluster_tests::harness::{Cluster, ClusterOptions, Process, RECOVERY, fulmar_binary, http_get as get};
 use cluster_tests::history::History;
 use cluster_tests::load::{Doors, Load, Manner, Plan};
@@ -16,6 +17,7 @@ use cluster_tests::sys::Signal;
 use cluster_tests::{raw, wait_for};
 use fulmar_mqtt::packet::Publish;
 use fulmar_mqtt::{Packet, QoS, Version};
+use serde_json::json;
 
 use crate::support::{OPEN, SOON, Server, http_get, raw_client, raw_publish, raw_subscribe, seed};
 
@@ -99,6 +101,27 @@ async fn clients_come_in_while_balancers_are_waited_for() {
     // The second one hurries.
     server.node.signal(Signal::Terminate).unwrap();
     assert_eq!(server.node.process().unwrap().exited(SOON).await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn only_a_second_signal_hurries_however_often_an_admin_asks() {
+    let config = "[shutdown]\nbalancer_wait = \"9m\"\ngrace = \"10m\"\n".to_owned();
+    let mut cluster = Cluster::start(1, ClusterOptions { config, ..ClusterOptions::default() }).await.unwrap();
+    let admin = Admin::at(cluster.member(0).admin).unwrap();
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        let mut leaving = admin.stream("Cluster/Drain", json!({})).await.unwrap();
+        while next(&mut leaving).await.unwrap()["stage"] != "draining" {}
+        asked.push(leaving);
+        raw_client(cluster.mqtt(0), Version::V5, "late").await;
+    }
+    cluster.node(0).signal(Signal::Terminate).unwrap();
+    for _ in 0..20 {
+        raw_client(cluster.mqtt(0), Version::V5, "later").await;
+    }
+    cluster.node(0).signal(Signal::Terminate).unwrap();
+    let ended = cluster.node(0).process().unwrap().exited(SOON).await.unwrap();
+    assert_eq!(ended.code(), Some(0));
 }
 
 #[tokio::test]

@@ -229,7 +229,7 @@ async fn work(mut handed: mpsc::Receiver<HttpStream>, configure: Configure) {
                 if leaving && idle() && !came.upgraded() {
                     return;
                 }
-                let look = if leaving { by.min(Instant::now() + LEAVING_LOOK) } else { by };
+                let look = if leaving { Instant::now() + LEAVING_LOOK } else { by };
                 tokio::select! {
                     ended = &mut served => break ended,
                     changed = stopped.changed(), if !leaving => match changed {
