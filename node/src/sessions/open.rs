@@ -233,9 +233,14 @@ impl Sessions {
         let Admission { voice, manners, exclusive_client_id, changes, greeting, .. } = admission;
         let (packet_bytes_max, oversize) =
             admission.oversize.unwrap_or((terms.limits.packet_bytes_max, terms.oversize));
-        let will = will(connect, &*voice, &manners, &terms.limits, dispatch.now().log)
+        let mut limits = terms.limits.clone();
+        let session_expiry_s_max = dispatch.replica().read().limits().session_expiry_s_max;
+        if session_expiry_s_max != limits.session_expiry_s_max {
+            Arc::make_mut(&mut limits).session_expiry_s_max = session_expiry_s_max; // set by an admin
+        }
+        let will = will(connect, &*voice, &manners, &limits, dispatch.now().log)
             .map_err(|reason| (reason, "the will is not acceptable"))?;
-        let expiry_s = expiry_s(connect, &manners, &terms.limits);
+        let expiry_s = expiry_s(connect, &manners, &limits);
         let opening = Opening { assigned_client_id, expiry_s };
         if !self.pace.admits(&key, dispatch.now().mono_ms) {
             dispatch.metrics().takeovers_refused.inc();
@@ -258,15 +263,7 @@ impl Sessions {
         }
         self.await_stable(&key, claimed.epoch, index).await?;
         self.revoke(&key, &mut claimed, &*voice).await?;
-        let start = Start {
-            connect,
-            key: key.clone(),
-            voice,
-            manners,
-            limits: terms.limits.clone(),
-            claimed: &claimed,
-            opening: &opening,
-        };
+        let start = Start { connect, key: key.clone(), voice, manners, limits, claimed: &claimed, opening: &opening };
         let (session, connack) = Session::start(start, dispatch.now());
         let persistent = session.persistent();
         let settings = Settings {

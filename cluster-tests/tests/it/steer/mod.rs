@@ -131,10 +131,18 @@ async fn settings_of_one_node_count_at_the_others() {
     assert_eq!(try_connect(&cluster, 2, Version::V5, "f").await.0, ReasonCode::Banned);
     let alarms = names(&ask(&cluster, 0, "Alarms/List", json!({})).await);
     assert!(alarms.contains(&("flapping_ban".to_owned(), "f".to_owned())), "{alarms:?}");
+    for (node, set_s, told_s) in [(1, 60, Some(60)), (2, 1_000_000, None)] {
+        set(0, "session.expiry_s_max", json!(set_s)).await;
+        let mut client = RawClient::tcp(cluster.mqtt(node), Version::V5).await.unwrap();
+        let mut connect = persistent(Version::V5, "kept");
+        connect.properties.session_expiry_s = Some(900_000);
+        let connack = client.handshake(connect, RECOVERY).await.unwrap();
+        assert_eq!(connack.properties.session_expiry_s, told_s, "{set_s} is set, 604,800 configured");
+    }
     ask(&cluster, 0, "Settings/Reset", json!({ "name": "limits.replicated_bytes_max" })).await;
     assert_eq!(cluster.metrics(2).await.unwrap().get("fulmar_replicated_bytes_max"), 1 << 30, "as configured");
     let history = ask(&cluster, 0, "Settings/History", json!({})).await;
-    assert_eq!(history["changes"].as_array().unwrap().len(), 4);
+    assert_eq!(history["changes"].as_array().unwrap().len(), 6);
     for node in [1, 2] {
         assert_eq!(ask(&cluster, node, "Settings/History", json!({})).await, history, "node {node}");
     }
