@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fulmar_proto::document::{self, Documents, PACKAGE};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -46,6 +46,22 @@ impl Admin {
     pub fn with(address: SocketAddr, token: &str) -> Result<Admin> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(CONNECT);
         Ok(Admin { channel: endpoint.connect_lazy(), token: format!("Bearer {token}").parse()? })
+    }
+
+    /// As a user who signs in.
+    ///
+    /// # Errors
+    /// The address is none, or the user is not let in.
+    pub async fn of_user(address: SocketAddr, name: &str, password: &str) -> Result<Admin> {
+        let nobody = Admin::with(address, "none")?;
+        let (path, codec) = method_of("Iam/CreateToken");
+        let user = json!({ "name": name, "password": password });
+        let body = json!({ "auth": { "identity": { "methods": ["password"], "password": { "user": user } } } });
+        let mut client = Grpc::new(nobody.channel.clone());
+        ready(&mut client).await?;
+        let answer = in_time(client.unary(nobody.request(json!({ "body": body })), path, codec)).await?;
+        let token = answer.metadata().get("x-subject-token").context("no token")?;
+        Admin::with(address, token.to_str()?)
     }
 
     /// As [`Admin::with`], over TLS; `ca`: who signs the door's certificate, as PEM.

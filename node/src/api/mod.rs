@@ -68,7 +68,7 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 const LONG_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The name of whoever shows the configured token.
-const ADMIN_TOKEN: &str = "admin-token";
+pub const ADMIN_TOKEN: &str = "admin-token";
 
 /// The calls of a node.
 pub struct Api {

@@ -199,3 +199,23 @@ async fn a_node_that_is_down_is_an_alarm_and_the_audit_is_the_same_on_all() {
         assert_eq!(rest["entries"].as_array().unwrap()[..], audited[3..], "node {node}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_ends_with_the_right_to_it() {
+    let cluster = Cluster::start(2, ClusterOptions::default()).await.unwrap();
+    let user = json!({ "name": "eyes", "password": "12345678", "role": "viewer" });
+    ask(&cluster, 0, "People/CreateUser", json!({ "body": user })).await;
+    let eyes = Admin::of_user(cluster.member(1).admin, "eyes", "12345678").await.unwrap();
+    let mut theirs = eyes.stream("Alarms/Watch", json!({})).await.unwrap();
+    next(&mut theirs).await.unwrap();
+    ask(&cluster, 0, "People/DeleteUser", json!({ "user_name": "eyes" })).await;
+    let ended = async {
+        loop {
+            if let Err(status) = theirs.message().await {
+                break status;
+            }
+        }
+    };
+    let status = tokio::time::timeout(RECOVERY, ended).await.expect("the end of the watch");
+    assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status}");
+}

@@ -37,6 +37,9 @@ const CALLS_MAX: usize = 256;
 /// Streams of answers at a time, for all connections.
 const STREAMS_MAX: usize = 1_000;
 
+/// Between two looks at whether whoever has asked for a stream may still have it.
+const TOKEN_EVERY: Duration = Duration::from_secs(5);
+
 /// Bytes of a client's own id of its request.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
@@ -92,6 +95,8 @@ struct Asked {
     route: &'static Route,
     caller: Caller,
     peer: IpAddr,
+    /// Of a user: it ends, or is taken away.
+    token: Option<Secret>,
     request_id: String,
     /// Among those that are carried out.
     place: Arc<OwnedSemaphorePermit>,
@@ -143,14 +148,12 @@ impl Shared {
         let connected = request.extensions().get::<TcpConnectInfo>();
         let peer = connected.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip().to_canonical());
         let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let shown = bearer(request.headers());
         let caller = match route.needs {
             Needs::Nothing => Caller::nobody(),
-            Needs::Role(_) => {
-                let shown = bearer(request.headers());
-                self.api.by_bearer(shown, &self.token, peer).inspect_err(|fault| {
-                    self.metrics.admin_refused(if fault.status == 429 { "locked" } else { "unauthenticated" });
-                })?
-            }
+            Needs::Role(_) => self.api.by_bearer(shown, &self.token, peer).inspect_err(|fault| {
+                self.metrics.admin_refused(if fault.status == 429 { "locked" } else { "unauthenticated" });
+            })?,
         };
         let place = match route.handler {
             Handler::Stream(_) => &self.streams,
@@ -161,7 +164,8 @@ impl Shared {
             return Err(Fault::busy());
         };
         let shared = self.clone();
-        Ok(Asked { shared, route, caller, peer, request_id, place: Arc::new(place) })
+        let token = shown.filter(|_| !caller.name.is_empty() && caller.name != api::ADMIN_TOKEN).map(Secret::new);
+        Ok(Asked { shared, route, caller, peer, token, request_id, place: Arc::new(place) })
     }
 }
 
@@ -195,6 +199,18 @@ impl Asked {
     /// Why no call was made of a request. What is wrong with it is told to those who may make it.
     fn unmade(&self, fault: Fault) -> Status {
         self.fault(&self.shared.api.allow(self.route, &self.caller).err().unwrap_or(fault))
+    }
+
+    /// Until whoever asked may not ask any more.
+    async fn outlived(&self) -> Status {
+        let Some(token) = &self.token else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(TOKEN_EVERY).await;
+            let good = self.shared.api.by_token(token.expose(), self.peer);
+            if let Err(fault) = good.and_then(|caller| self.shared.api.allow(self.route, &caller)) {
+                return self.fault(&fault);
+            }
+        }
     }
 
     fn fault(&self, fault: &Fault) -> Status {
@@ -260,9 +276,13 @@ impl ServerStreamingService<Value> for Many {
             let call = asked.call(request.into_inner()).map_err(|fault| asked.unmade(fault))?;
             let begun = asked.shared.api.stream(asked.route, call).map_err(|fault| asked.fault(&fault))?;
             let mut closed = asked.shared.closed.clone();
+            let streaming = asked.clone();
             let end = async move {
-                // The sender goes with the node.
-                let _ = closed.wait_for(|closed| *closed).await;
+                tokio::select! {
+                    // The sender goes with the node.
+                    _ = closed.wait_for(|closed| *closed) => status::leaving(),
+                    status = streaming.outlived() => status,
+                }
             };
             let request_id = asked.request_id.clone();
             let answers = begun.map(move |answer| answer.map_err(|fault| asked.fault(&fault)));
@@ -277,9 +297,9 @@ impl ServerStreamingService<Value> for Many {
                 if let Poll::Ready(answer) = answers.poll_next_unpin(context) {
                     return Poll::Ready(answer);
                 }
-                ready!(end.as_mut().poll(context));
+                let status = ready!(end.as_mut().poll(context));
                 over = true;
-                Poll::Ready(Some(Err(status::leaving())))
+                Poll::Ready(Some(Err(status)))
             });
             let mut response: Response<Answers> = Response::new(Box::pin(answers));
             if let Ok(id) = request_id.parse() {
