@@ -277,7 +277,8 @@ def _(ctx):
             require(key not in ("subPath", "hostPath", "hostNetwork", "hostPID", "hostIPC", "sessionAffinity"), f"{label}{path}")
             if key in ("privileged", "allowPrivilegeEscalation", "automountServiceAccountToken"):
                 expect(value, False, f"{label}{path}")
-            if key == "name" and isinstance(value, str) and re.search("(?i)password|secret_key|token", value):
+            # A variable may name the file of one.
+            if key == "name" and isinstance(value, str) and re.search("(?i)(password|secret_key|token)(?!_file$)", value):
                 raise Failure(f"{label}{path}: {value}: secrets come from Secrets")
         if kind == "ConfigMap":
             text = document["data"]["fulmar.toml"]
