@@ -114,8 +114,9 @@ pub(super) async fn scale(settings: &Settings) -> Result<Row> {
             let mut nodes = all["members"].as_array().into_iter().flatten();
             let gone = nodes.find(|node| node["address"].as_str().is_some_and(|address| address.starts_with(&name)));
             let node = gone.and_then(|node| node["node"].as_str()).context("the highest pod is no member")?;
-            stage.storm_allowed(ordinal);
-            ctl(&stage.world, 0, &["cluster", "remove", node]).await?;
+            let drain = world.manifest().template()?.pre_stop.context("the manifests have no preStop")?;
+            world.exec(ordinal, &drain.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+            ctl(world, 0, &["cluster", "remove", node]).await?;
             stage.world.scale(ordinal);
             stage.world.rolled_out(ROLLOUT).await?;
             stage.world.delete_claims(ordinal)?;
