@@ -165,6 +165,28 @@ def _(ctx):
     raise Failure("it was taken")
 
 
+@case("k8s", "the pod that mounts a stopped pod's volume is like it")
+def _(ctx):
+    pod = one(render.documents((K8S / "volume-pod.yaml").read_text()), "Pod")
+    for version in {VERSIONS[0], VERSIONS[-1]} & known_versions():
+        kubernetes_validate.validate(pod, version, strict=True)
+    stopped = one(documents("three"), "StatefulSet")
+    node, own = stopped["spec"]["template"]["spec"], pod["spec"]
+    for key in ("securityContext", "automountServiceAccountToken", "enableServiceLinks"):
+        expect(own[key], node[key], key)
+    container, nodes = own["containers"][0], node["containers"][0]
+    for key in ("image", "securityContext", "resources"):
+        expect(container[key], nodes[key], key)
+    data = {mount["name"]: mount for mount in nodes["volumeMounts"]}["data"]
+    expect(container["volumeMounts"], [data], "its only mount")
+    claim = f"{data['name']}-{stopped['metadata']['name']}-0"
+    expect(own["volumes"], [{"name": data["name"], "persistentVolumeClaim": {"claimName": claim}}], "its only volume")
+    text = re.sub("(?m)-0$", "-2", (K8S / "volume-pod.yaml").read_text())
+    other = one(render.documents(text), "Pod")
+    claimed = other["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
+    expect((other["metadata"]["name"], claimed), ("volume-2", claim[:-1] + "2"), "of another pod")
+
+
 @case("k8s", "custom resources fit their pinned schemas")
 def _(ctx):
     held = set()
