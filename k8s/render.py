@@ -129,12 +129,16 @@ def overlay(name):
     return documents(run.stdout)
 
 
-def chart(values, **how):
-    """Documents of the chart, as an installation has them unless `how` says otherwise; its notes are left out."""
+def chart_texts(values, folder=CHART, **how):
+    """What the chart renders to, by path, as an installation has it unless `how` says otherwise."""
     how = {"name": "fulmar", "namespace": "fulmar", "is_install": True, **how}
-    with helm_python.Chart.load(str(CHART)) as loaded:
-        rendered = loaded.render(values, **how)
-    texts = [text for path, text in sorted(rendered.items()) if not path.endswith("NOTES.txt")]
+    with helm_python.Chart.load(str(folder)) as loaded:
+        return loaded.render(values, **how)
+
+
+def chart(values, **how):
+    """Documents of the chart; its notes are left out."""
+    texts = [text for path, text in sorted(chart_texts(values, **how).items()) if not path.endswith("NOTES.txt")]
     return [document for text in texts for document in documents(text)]
 
 

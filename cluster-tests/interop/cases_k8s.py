@@ -221,6 +221,14 @@ def _(ctx):
             raise Failure(f"{values} was taken")
 
 
+@case("k8s", "the notes say what an even number of nodes survives")
+def _(ctx):
+    for replicas, said in ((2, "0 nodes, as many as 1 does."), (4, "1 node, as many as 3 do."), (6, "2 nodes, as many as 5 do.")):
+        values = {"replicas": replicas, "expected": replicas}
+        notes = [text for path, text in render.chart_texts(values).items() if path.endswith("NOTES.txt")]
+        require(f"{replicas} survives the loss of {said}" in notes[0], f"{replicas}: {notes}")
+
+
 @case("k8s", "every value has a line in the chart's README and a place in its schema")
 def _(ctx):
     values = yaml.safe_load((render.CHART / "values.yaml").read_text())
@@ -359,6 +367,30 @@ def _(ctx):
         expect(run.returncode, 0, run.stderr)
         changed = one(render.documents(run.stdout), "StatefulSet")["spec"]["template"]
         require(changed != one(documents("three"), "StatefulSet")["spec"]["template"], "another file, and the same pods")
+
+
+@case("k8s", "an upgrade waits for pods that are not ready", deadline=30)
+def _(ctx):
+    upgrade = {"is_install": False, "is_upgrade": True}
+    with tempfile.TemporaryDirectory() as folder:
+        copied = pathlib.Path(shutil.copytree(K8S / "chart", pathlib.Path(folder) / "chart"))
+        helpers = copied / "templates" / "_helpers.tpl"
+        # What the cluster would answer: nothing is found without one.
+        text, looked = re.subn(r'lookup "apps/v1" "StatefulSet" [^|]*', ".Values.global.found ", helpers.read_text())
+        expect(looked, 1, "looks for a StatefulSet")
+        helpers.write_text(text)
+        rendered = lambda found, **values: render.chart({"global": {"found": found}, **values}, folder=copied, **upgrade)  # noqa: E731
+        rendered({})
+        rendered({"spec": {"replicas": 3}, "status": {"readyReplicas": 3}})
+        for status, said in (({"readyReplicas": 2}, "only 2 of 3 pods are ready"), ({}, "only 0 of 3 pods are ready")):
+            found = {"spec": {"replicas": 3}, "status": status}
+            rendered(found, allowUnreadyUpgrade=True)
+            try:
+                rendered(found)
+            except helm_python.HelmError as error:
+                require(said in str(error) and "allowUnreadyUpgrade" in str(error), f"{status}: {error}")
+            else:
+                raise Failure(f"{status} was taken")
 
 
 def secret_files(folder):

@@ -49,6 +49,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and .Release.IsInstall (lt (int $values.replicas) (int $values.expected)) -}}
 {{- fail (printf "replicas is %d, less than expected, %d: the cluster would wait for ever to begin" (int $values.replicas) (int $values.expected)) -}}
 {{- end -}}
+{{- if and .Release.IsUpgrade (not $values.allowUnreadyUpgrade) -}}
+{{- $set := lookup "apps/v1" "StatefulSet" .Release.Namespace (include "fulmar.fullname" .) | default dict -}}
+{{- $ready := dig "status" "readyReplicas" 0 $set | int -}}
+{{- $pods := dig "spec" "replicas" 0 $set | int -}}
+{{- if lt $ready $pods -}}
+{{- fail (printf "only %d of %d pods are ready: replacing another now may cost the cluster its majority; wait for them, or set allowUnreadyUpgrade" $ready $pods) -}}
+{{- end -}}
+{{- end -}}
 {{- $grace := sub (int (include "fulmar.terminationGrace" .)) 5 -}}
 {{- if gt (int $grace) 3600 -}}
 {{- fail (printf "drain.connectionsPerPod / drain.disconnectRate: with drain.balancerWaitSeconds they need a shutdown.grace of %d s, of at most 3600 s; raise drain.disconnectRate" (int $grace)) -}}
