@@ -229,6 +229,18 @@ def _(ctx):
         require(f"{replicas} survives the loss of {said}" in notes[0], f"{replicas}: {notes}")
 
 
+@case("k8s", "with TLS devices come over TLS alone, unless both are asked for")
+def _(ctx):
+    for tls, wanted in (({}, {80, 1883}), ({"enabled": True}, {443, 8883}), ({"enabled": True, "plain": True}, {80, 443, 1883, 8883})):
+        values = {"tls": tls, "service": {"devices": {"type": "LoadBalancer"}}}
+        texts = render.chart_texts(values)
+        services = [document for document in render.chart(values) if document["kind"] == "Service"]
+        ports = {port["port"] for service in services if service["metadata"]["name"] == "fulmar" for port in service["spec"]["ports"]}
+        expect(ports, wanted, f"{tls}: ports for devices")
+        warned = any("without TLS" in text for path, text in texts.items() if path.endswith("NOTES.txt"))
+        expect(warned, 1883 in wanted, f"{tls}: the notes warn")
+
+
 @case("k8s", "every value has a line in the chart's README and a place in its schema")
 def _(ctx):
     values = yaml.safe_load((render.CHART / "values.yaml").read_text())

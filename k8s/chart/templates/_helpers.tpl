@@ -72,6 +72,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{/* Whether devices may come without TLS. */}}
+{{- define "fulmar.plain" -}}
+{{- if or (not .Values.tls.enabled) .Values.tls.plain }}true{{ end -}}
+{{- end -}}
+
 {{- define "fulmar.proxy" -}}
 {{- if .Values.proxyProtocol.trusted }}
 proxy = { trusted = {{ .Values.proxyProtocol.trusted | toJson }}, required = {{ .Values.proxyProtocol.required }} }
@@ -103,6 +108,7 @@ bootstrap = "join"
 peers = ["{{ $name }}-headless:7400"]
 listen = "0.0.0.0:7400"
 tls = { ca = "/etc/fulmar-peer/ca.crt", cert = "/etc/fulmar-peer/tls.crt", key = "/etc/fulmar-peer/tls.key" }
+{{- if include "fulmar.plain" . }}
 
 [[listener]]
 name = "mqtt"
@@ -117,6 +123,7 @@ address = "0.0.0.0:8083"
 protocol = "ws"
 roles = ["device_auth"]
 {{- include "fulmar.proxy" . }}
+{{- end }}
 {{- if .Values.tls.enabled }}
 
 [[listener]]
@@ -126,6 +133,7 @@ protocol = "mqtt"
 {{ include "fulmar.deviceTls" . }}
 {{- include "fulmar.proxy" . }}
 
+# With HTTP where devices get credentials, before they connect.
 [[listener]]
 name = "wss"
 address = "0.0.0.0:8084"
