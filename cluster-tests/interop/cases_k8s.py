@@ -42,7 +42,7 @@ CHECKSUMS = {"checksum/config", "checksum/secrets"}
 # Files are read once for every document and version otherwise.
 validate_utils.schema_contents = functools.lru_cache(maxsize=None)(validate_utils.schema_contents)
 
-# Values, and what the message must name. Each is wrong alone.
+# Values, what the message must name, and how they are rendered if not for an installation. Each is wrong alone.
 WRONG = [
     ({"replcas": 3}, "replcas"),
     ({"replicas": "three"}, "/replicas"),
@@ -50,7 +50,15 @@ WRONG = [
     ({"replicas": 1}, "replicas is 1, less than expected, 3"),
     ({"expected": 2.5}, "/expected"),
     ({"fullnameOverride": "My_Name"}, "/fullnameOverride"),
-    ({"image": {"tag": "latest"}}, "/image/tag"),
+    ({"replicas": None}, "replicas is null: a cluster has a number of pods"),
+    ({"expected": None}, "expected is null: a cluster has a number of pods"),
+    ({"replicas": 5, "expected": 1}, "expected is 1, no majority of replicas, 5"),
+    ({"replicas": 6}, "raise expected to 4"),
+    ({"replicas": 6}, "raise expected to 4", {"is_install": False, "is_upgrade": True}),
+    ({"fullnameOverride": "my.name"}, "/fullnameOverride"),
+    ({"nameOverride": "my.name"}, "/nameOverride"),
+    ({}, '"my.release-fulmar", which no Service can be', {"name": "my.release"}),
+    ({"image": {"tag": "latest"}}, "image.tag is latest: nobody could say which version runs"),
     ({"image": {"digest": "0123"}}, "/image/digest"),
     ({"image": {"repository": ""}}, "/image/repository"),
     ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
@@ -64,19 +72,34 @@ WRONG = [
     ({"drain": {"balancerWaitSeconds": "5s"}}, "/drain/balancerWaitSeconds"),
     ({"drain": {"serverReference": "nowhere"}}, "/drain/serverReference"),
     ({"proxyProtocol": {"trusted": ["anybody"]}}, "/proxyProtocol/trusted/0"),
+    ({"proxyProtocol": {"trusted": ["10.0.0.0/33"]}}, "/proxyProtocol/trusted/0"),
+    ({"proxyProtocol": {"trusted": ["10.0.0.256/8"]}}, "/proxyProtocol/trusted/0"),
+    ({"proxyProtocol": {"trusted": ["fd00:1/8"]}}, "/proxyProtocol/trusted/0"),
     ({"log": {"format": "xml"}}, "/log/format"),
+    ({"log": {"level": "inof"}}, "/log/level"),
+    ({"log": {"level": "info,fulmar::doors"}}, "/log/level"),
     ({"service": {"devices": {"type": "ExternalName"}}}, "/service/devices/type"),
     ({"service": {"devices": {"sessionAffinity": "ClientIP"}}}, "sessionAffinity"),
+    ({"service": {"devices": {"externalTrafficPolicy": "Local"}}}, "service.devices.externalTrafficPolicy is Local"),
+    ({"service": {"devices": {"loadBalancerClass": "a/b"}}}, "service.devices.loadBalancerClass is set"),
+    ({"service": {"devices": {"type": "NodePort", "loadBalancerSourceRanges": ["192.0.2.0/24"]}}}, "loadBalancerSourceRanges is set"),
+    ({"service": {"devices": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0"]}}}, "/loadBalancerSourceRanges/0"),
     ({"persistence": {"enabled": False}}, "enabled"),
     ({"persistence": {"size": "ten"}}, "/persistence/size"),
+    ({"resources": None}, "resources"),
     ({"resources": {"limits": None}}, "limits"),
     ({"resources": {"limits": {"memory": None}}}, "memory"),
     ({"startupBudgetSeconds": 5}, "/startupBudgetSeconds"),
+    ({"startupBudgetSeconds": None}, "startupBudgetSeconds"),
+    ({"drain": {"disconnectRate": None}}, "disconnectRate"),
+    ({"scheduling": None}, "scheduling"),
+    ({"networkPolicy": {"api": {"from": None}}}, "from"),
     ({"scheduling": {"zones": "maybe"}}, "/scheduling/zones"),
     ({"podAnnotations": {"a": 1}}, "/podAnnotations/a"),
     ({"extraEnv": [{"value": "x"}]}, "/extraEnv/0"),
     ({"networkPolicy": {"peer": {"from": []}}}, "peer"),
     ({"serviceMonitor": {"interval": "often"}}, "/serviceMonitor/interval"),
+    ({"serviceMonitor": {"interval": "1s500ms", "scrapeTimeout": "2s"}}, "serviceMonitor.scrapeTimeout is 2s, longer than"),
     ({"autoscaling": {"enabled": True}}, "autoscaling"),
     ({"certManager": {"tls": {"enabled": True}}}, "certManager.tls.enabled needs tls.enabled"),
     ({"tls": {"enabled": True}, "certManager": {"tls": {"enabled": True}}}, "certManager.tls.issuerRef.name"),
@@ -84,6 +107,23 @@ WRONG = [
         {"tls": {"enabled": True}, "certManager": {"tls": {"enabled": True, "issuerRef": {"name": "x"}}}},
         "certManager.tls.dnsNames",
     ),
+    (
+        {
+            "tls": {"enabled": True, "clientAuth": "required"},
+            "certManager": {"tls": {"enabled": True, "issuerRef": {"name": "x"}, "dnsNames": ["x.example"]}},
+        },
+        "tls.clientAuth is required, which needs ca.crt",
+    ),
+]
+# Values that are near to wrong ones.
+RIGHT = [
+    {"log": {"level": "off"}},
+    {"log": {"level": "info,fulmar::doors=debug"}},
+    {"proxyProtocol": {"trusted": ["0.0.0.0/0", "192.0.2.7/32", "::/0", "fd00::/8", "2001:db8:0:0:0:0:0:1/128"]}},
+    {"replicas": 5},
+    {"image": {"tag": None}},
+    {"serviceMonitor": {"interval": "1m", "scrapeTimeout": "60s"}},
+    {"service": {"devices": {"type": "NodePort", "externalTrafficPolicy": "Local"}}},
 ]
 
 
@@ -212,9 +252,11 @@ def _(ctx):
 
 @case("k8s", f"{len(WRONG)} wrong values, each named by the message", deadline=60)
 def _(ctx):
-    for values, named in WRONG:
+    for values in RIGHT:
+        render.chart(values)
+    for values, named, *how in WRONG:
         try:
-            render.chart(values)
+            render.chart(values, **(how[0] if how else {}))
         except helm_python.HelmError as error:
             require(named in str(error), f"{values}: the message does not say {named}: {error}")
         else:

@@ -43,11 +43,49 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- add (int $drain.balancerWaitSeconds) $clients 20 -}}
 {{- end -}}
 
-{{/* What the schema cannot say: values against each other. */}}
+{{/* Milliseconds of a time such as 1m30s. */}}
+{{- define "fulmar.milliseconds" -}}
+{{- $sum := 0 -}}
+{{- range regexFindAll "[0-9]+(ms|s|m|h)" . -1 -}}
+{{- $unit := get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) (regexFind "[a-z]+" .) -}}
+{{- $sum = add $sum (mul (regexFind "[0-9]+" . | int) $unit) -}}
+{{- end -}}
+{{- $sum -}}
+{{- end -}}
+
+{{/* What the schema cannot say, or not why: values against each other. */}}
 {{- define "fulmar.check" -}}
 {{- $values := .Values -}}
-{{- if and .Release.IsInstall (lt (int $values.replicas) (int $values.expected)) -}}
-{{- fail (printf "replicas is %d, less than expected, %d: the cluster would wait for ever to begin" (int $values.replicas) (int $values.expected)) -}}
+{{- range list "replicas" "expected" -}}
+{{- if kindIs "invalid" (index $values .) -}}{{- fail (printf "%s is null: a cluster has a number of pods; leave the key out for 3" .) -}}{{- end -}}
+{{- end -}}
+{{- $replicas := int $values.replicas -}}
+{{- $expected := int $values.expected -}}
+{{- if and .Release.IsInstall (lt $replicas $expected) -}}
+{{- fail (printf "replicas is %d, less than expected, %d: the cluster would wait for ever to begin" $replicas $expected) -}}
+{{- end -}}
+{{- if le (mul 2 $expected | int) $replicas -}}
+{{- fail (printf "expected is %d, no majority of replicas, %d: pods without data that do not see the others could begin a second cluster; raise expected to %d" $expected $replicas (add (div $replicas 2) 1)) -}}
+{{- end -}}
+{{- $name := include "fulmar.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "the resources would be named %q, which no Service can be: it takes small letters, digits and -, and begins with a letter; set fullnameOverride, or another release name" $name) -}}
+{{- end -}}
+{{- if eq $values.image.tag "latest" -}}
+{{- fail "image.tag is latest: nobody could say which version runs; name one, or leave it empty for the chart's" -}}
+{{- end -}}
+{{- $devices := $values.service.devices -}}
+{{- if eq $devices.type "ClusterIP" -}}
+{{- with $devices.externalTrafficPolicy -}}{{- fail (printf "service.devices.externalTrafficPolicy is %s, but service.devices.type is ClusterIP: nothing comes from outside" .) -}}{{- end -}}
+{{- end -}}
+{{- if ne $devices.type "LoadBalancer" -}}
+{{- range list "loadBalancerClass" "loadBalancerSourceRanges" -}}
+{{- if get $devices . -}}{{- fail (printf "service.devices.%s is set, but service.devices.type is %s: there is no balancer" . $devices.type) -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $monitor := $values.serviceMonitor -}}
+{{- if gt (include "fulmar.milliseconds" $monitor.scrapeTimeout | int) (include "fulmar.milliseconds" $monitor.interval | int) -}}
+{{- fail (printf "serviceMonitor.scrapeTimeout is %s, longer than serviceMonitor.interval, %s: the operator refuses it" $monitor.scrapeTimeout $monitor.interval) -}}
 {{- end -}}
 {{- if and .Release.IsUpgrade (not $values.allowUnreadyUpgrade) -}}
 {{- $set := lookup "apps/v1" "StatefulSet" .Release.Namespace (include "fulmar.fullname" .) | default dict -}}
@@ -68,6 +106,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if $tls.enabled -}}
 {{- if not $values.tls.enabled -}}{{- fail "certManager.tls.enabled needs tls.enabled" -}}{{- end -}}
 {{- if not $tls.issuerRef.name -}}{{- fail "certManager.tls.issuerRef.name is empty: name the issuer that signs for devices and people" -}}{{- end -}}
+{{- if has $values.tls.clientAuth (list "optional" "required") -}}
+{{- fail (printf "tls.clientAuth is %s, which needs ca.crt, the authority of the devices, in the Secret of TLS: one of certManager.tls does not have it; make the Secret yourself" $values.tls.clientAuth) -}}
+{{- end -}}
 {{- if not $tls.dnsNames -}}{{- fail "certManager.tls.dnsNames is empty: name the hosts that devices and people connect to" -}}{{- end -}}
 {{- end -}}
 {{- end -}}
