@@ -65,7 +65,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- fail (printf "replicas is %d, less than expected, %d: the cluster would wait for ever to begin" $replicas $expected) -}}
 {{- end -}}
 {{- if le (mul 2 $expected | int) $replicas -}}
-{{- fail (printf "expected is %d, no majority of replicas, %d: pods without data that do not see the others could begin a second cluster; raise expected to %d" $expected $replicas (add (div $replicas 2) 1)) -}}
+{{- fail (printf "expected is %d, no majority of replicas, %d: pods without data that do not see the others could begin a second cluster; raise expected to %d at least" $expected $replicas (add (div $replicas 2) 1)) -}}
 {{- end -}}
 {{- $name := include "fulmar.fullname" . -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
