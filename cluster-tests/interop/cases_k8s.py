@@ -100,6 +100,7 @@ WRONG = [
     ({"networkPolicy": {"peer": {"from": []}}}, "peer"),
     ({"serviceMonitor": {"interval": "often"}}, "/serviceMonitor/interval"),
     ({"serviceMonitor": {"interval": "1s500ms", "scrapeTimeout": "2s"}}, "serviceMonitor.scrapeTimeout is 2s, longer than"),
+    ({"prometheusRule": {"runbookUrlPrefix": "git.example"}}, "/prometheusRule/runbookUrlPrefix"),
     ({"autoscaling": {"enabled": True}}, "autoscaling"),
     ({"certManager": {"tls": {"enabled": True}}}, "certManager.tls.enabled needs tls.enabled"),
     ({"tls": {"enabled": True}, "certManager": {"tls": {"enabled": True}}}, "certManager.tls.issuerRef.name"),
@@ -300,6 +301,16 @@ def _(ctx):
             yield from names(value[key], inner[key], f"{path}.{key}".lstrip("."))
 
     expect(told, set(names(values, schema, "")), "values that the README tells of")
+
+
+@case("k8s", "each alert leads into the runbook, by an address that is given")
+def _(ctx):
+    for prefix in ("", "https://git.example/fulmar/blob/main/"):
+        rule = one(render.chart({"prometheusRule": {"enabled": True, "runbookUrlPrefix": prefix}}), "PrometheusRule")
+        alerts = [alert for group in rule["spec"]["groups"] for alert in group["rules"]]
+        for alert in alerts:
+            url = alert["annotations"]["runbook_url"]
+            require(url.startswith(f"{prefix}deploy/README.md#"), f"{alert['alert']}: {url}")
 
 
 @case("k8s", "k8s/README.md tells of every alert")
