@@ -50,7 +50,7 @@ CHART_VALUES = {
         "image": {"repository": "registry.example:5000/fulmar", "digest": "sha256:" + "0123456789abcdef" * 4},
         "imagePullSecrets": [{"name": "registry"}],
         "secrets": {"users": "mq-people"},
-        "tls": {"enabled": True, "plain": True, "clientAuth": "required", "crl": True},
+        "tls": {"enabled": True, "plain": False, "clientAuth": "required", "crl": True},
         "drain": {"connectionsPerPod": 9001, "disconnectRate": 300, "balancerWaitSeconds": 15, "serverReference": "mq.example:8883"},
         "proxyProtocol": {"trusted": ["10.0.0.0/8"], "required": False},
         "log": {"level": "debug"},

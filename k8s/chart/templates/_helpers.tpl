@@ -174,7 +174,6 @@ protocol = "mqtt"
 {{ include "fulmar.deviceTls" . }}
 {{- include "fulmar.proxy" . }}
 
-# With HTTP where devices get credentials, before they connect.
 [[listener]]
 name = "wss"
 address = "0.0.0.0:8084"

@@ -266,7 +266,7 @@ fn kubernetes_agrees_with_the_program() {
         }
 
         assert_eq!(words(&container["args"]), ["serve", "--config", CONFIG_FILE], "{name}");
-        let drains = ["fulmar", "drain", "--config", CONFIG_FILE];
+        let drains = ["fulmar", "drain", "--data-dir", DATA_DIR];
         assert_eq!(words(&container["lifecycle"]["preStop"]["exec"]["command"]), drains, "{name}");
         for (probe, path) in ["startupProbe", "livenessProbe", "readinessProbe"].iter().zip(PROBES) {
             let get = &container[*probe]["httpGet"];
