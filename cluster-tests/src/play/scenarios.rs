@@ -105,6 +105,9 @@ pub(super) async fn scale(settings: &Settings) -> Result<Row> {
             stage.world.scale(replicas);
             stage.world.rolled_out(ROLLOUT).await?;
             stage.all_members().await?;
+            // The new pods have nobody yet. Each node tells as many; together they stay below what may come.
+            let rate = (stage.settings.manifest.disconnect_rate()? / replicas as u64).to_string();
+            ctl(&stage.world, 0, &["rebalance", "--rate", &rate]).await?;
             stage.progress(BETWEEN).await?;
         }
         for ordinal in [4, 3] {
