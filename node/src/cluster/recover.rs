@@ -3,7 +3,9 @@
 //! acknowledged and this node had received is among them.
 //!
 //! Nothing of the old cluster is changed until one write of the log's metadata, which is what counts. Before it lies a
-//! snapshot of the new cluster, which a start of the old one puts aside; after it only what the new one does not read.
+//! snapshot of the new cluster, which a start of the old one puts aside; after it only what the new one does not read. What
+//! was promised of damaged entries is taken back with that write and not before: broken off, the directory stays damaged,
+//! and nobody starts the old cluster without what it has acknowledged.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,7 +24,7 @@ use super::raft::machine::{self, write_file};
 use super::raft::{Entry, Member, Membership, Proposal, StoredMembership, decode_entry, log_id};
 use super::start::{StartError, newest};
 use crate::store::identity;
-use crate::store::log::{Damage, Log, OpenError, Options, Position, StoreError, Vote};
+use crate::store::log::{Damage, Log, OpenError, Opened, Options, Position, StoreError, Vote};
 use crate::store::recovery::Survey;
 use crate::store::snapshots::Snapshots;
 
@@ -84,8 +86,9 @@ pub enum RecoverError {
     Unfit(String),
     #[error("damaged: {0}; no entry of the log is at fault, so nothing can be passed over: take another survivor")]
     Damaged(Damage),
-    /// Half-way; the directory is that of the old cluster, and the recovery can be begun anew.
-    #[error("{0}; run it again")]
+    /// Half-way. The directory is that of the old cluster, as damaged as before, or that of the new one; the recovery can be
+    /// begun anew.
+    #[error("{0}; run it again before the node is started")]
     Broken(String),
 }
 
@@ -132,7 +135,8 @@ pub fn plan(data_dir: &Path, salvage: bool) -> Result<Plan, RecoverError> {
     };
     let address = own.address.clone();
     let lost = lost(&membership, &state, node);
-    if lost.is_empty() {
+    // A damaged one cannot be started, whoever else there is; nor can one whose recovery has broken off that late.
+    if lost.is_empty() && survey.damage().is_none() {
         return Err(unfit(format!(
             "node {:016x} is the only member of the cluster {cluster:016x}: it needs nobody else, start it",
             node.0
@@ -248,22 +252,22 @@ impl Plan {
         let batch = Batch { node, generation, seq: 0, at: state.now(), term: None, commands };
         state.apply(&batch, &mut Vec::new()).map_err(|error| unfit(error.to_string()))?;
 
-        survey.give_up_damaged()?;
-        drop(survey);
-        let log = open(&data_dir)?;
-        if log.last() != ended || log.meta().cluster != Some(cluster) {
-            return Err(RecoverError::Broken("another process has changed the log meanwhile".to_owned()));
-        }
         let failed = |error: std::io::Error| RecoverError::Broken(format!("snapshot: {error}"));
         let snapshots = Snapshots::open(data_dir.join("snapshots")).map_err(failed)?;
         let alone = Membership::new(vec![[node.0].into()], BTreeMap::from([(node.0, Member { address })]));
         let members = StoredMembership::new(Some(log_id(at)), alone);
         write_file(&snapshots, recovered, &state.snapshot(), &log_id(at), &members).map_err(failed)?;
         fail::fail_point!("recover::snapshot_written", |_| Err(RecoverError::Broken("fail point".to_owned())));
+        drop(survey);
+        let (log, opened) = open(&data_dir, ended)?;
+        if log.last() != ended || log.meta().cluster != Some(cluster) {
+            return Err(RecoverError::Broken("another process has changed the log meanwhile".to_owned()));
+        }
         log.change_cluster(recovered, Vote { term, node: node.0, committed: false })?;
         // From here on it is the new cluster; what follows would be done by its start too.
         fail::fail_point!("recover::cluster_changed", |_| Err(RecoverError::Broken("fail point".to_owned())));
         log.purge(at)?;
+        log.repair(&opened)?;
         fail::fail_point!("recover::log_purged", |_| Err(RecoverError::Broken("fail point".to_owned())));
         snapshots.prune(1).map_err(failed)?;
         log.close();
@@ -280,10 +284,10 @@ impl Plan {
     }
 }
 
-fn open(data_dir: &Path) -> Result<Arc<Log>, RecoverError> {
+fn open(data_dir: &Path, last: Option<Position>) -> Result<(Log, Opened), RecoverError> {
     let fatal = Arc::new(|what: &str| tracing::error!(what, "the log has failed"));
-    let (log, _) = Log::open(data_dir, Options { lock_wait: Duration::ZERO, ..Options::default() }, fatal)?;
-    Ok(Arc::new(log))
+    let options = Options { lock_wait: Duration::ZERO, ..Options::default() };
+    Ok(Log::open_up_to(data_dir, last, options, fatal)?)
 }
 
 fn audit_entry(node: NodeId, by: &str, cluster: u64, recovered: u64, last: Position) -> audit::Entry {

@@ -10,7 +10,7 @@ use super::files::{self, Lock};
 use super::inspect::{Found, each_record, inspect, open_copy};
 use super::layout;
 use super::log::{Meta, Position, Record, Vote};
-use super::mark::{Mark, MarkFile};
+use super::mark::Mark;
 use super::sled::Sled;
 
 /// Bytes of pages in memory while the log is read.
@@ -129,20 +129,6 @@ impl Survey {
         });
         scanned.map_err(|broken| broken.to_string())?;
         outcome
-    }
-
-    /// Takes back what was promised of the entries that are not whole, so that the next open counts them as a torn tail.
-    /// Nothing changes if none was.
-    ///
-    /// # Errors
-    /// The mark cannot be written.
-    pub fn give_up_damaged(&self) -> Result<(), OpenError> {
-        if self.damage.is_none() {
-            return Ok(());
-        }
-        let path = self.data_dir.join(super::mark::FILE);
-        let mut file = MarkFile::open(&self.data_dir)?;
-        file.write(Mark { last: self.found.last, ..self.mark }).map_err(OpenError::io(&path))
     }
 }
 

@@ -7,7 +7,7 @@ use openraft::EntryPayload;
 use super::*;
 use crate::cluster::raft::{Entry, Member, Membership, encode_entry, log_id};
 use crate::cluster::recover::{RecoverError, plan};
-use crate::store::log::Position;
+use crate::store::log::{OpenError, Position};
 
 const OTHER: NodeId = NodeId(0x77);
 
@@ -72,7 +72,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Starts on what a recovery has left, and finds everything.
-async fn is_recovered(dir: &Path, node: NodeId, old: u64) {
+async fn is_recovered(dir: &Path, node: NodeId, old: u64, recoveries: u64) {
     let replica = open(dir, 1 << 30).await.unwrap();
     assert_eq!((replica.run(), replica.peers().cluster() == old), ((node, Generation(2)), false));
     assert!(replica.census().members == 1 && replica.census().voters == 1);
@@ -85,7 +85,7 @@ async fn is_recovered(dir: &Path, node: NodeId, old: u64) {
             assert_eq!(state.session(&key(session)).unwrap().owner, None, "{session}");
         }
         let audited = state.steer().audit.last();
-        assert_eq!(audited, 1, "the recovery is in the audit");
+        assert_eq!(audited, recoveries, "each is in the audit");
     }
     let retained = replica.read().retained().iter().count();
     replica.commit(vec![retain(77, b"it goes on")]).await.unwrap();
@@ -138,7 +138,55 @@ async fn a_recovery_that_breaks_off_leaves_the_old_cluster_or_the_new_one() {
             }
             (_, other) => panic!("{point}: {other:?}"),
         }
-        is_recovered(&dir, node, cluster).await;
+        is_recovered(&dir, node, cluster, 1).await;
+    }
+    scenario.teardown();
+}
+
+/// Appends an entry, acknowledges it, and damages it on the disk.
+fn damage_the_last(dir: &Path, node: NodeId) {
+    const THERE: &str = "to-be-damaged:1";
+    let (log, _) = Log::open(dir, Options::default(), Arc::new(|what: &str| panic!("{what}"))).unwrap();
+    let last = log.last().unwrap();
+    let members = std::collections::BTreeMap::from([(node.0, Member { address: THERE.to_owned() })]);
+    let membership = Membership::new(vec![[node.0].into()], members);
+    let at = log_id(Position { index: last.index + 1, ..last });
+    let entry = Entry { log_id: at, payload: EntryPayload::Membership(membership) };
+    log.append(&[encode_entry(&entry)], Box::new(|result| result.unwrap())).unwrap();
+    log.close();
+    drop(log);
+    let file = dir.join("log/db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let found = bytes.windows(THERE.len()).position(|window| window == THERE.as_bytes());
+    bytes[found.expect("the entry is in the log")] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_log_is_damaged_until_its_recovery_is_done() {
+    let scratch = tempfile::tempdir().unwrap();
+    let whole = scratch.path().join("whole");
+    let node = leave_behind(&whole).await;
+    damage_the_last(&whole, node);
+    let scenario = FailScenario::setup();
+    // The last of them falls between the metadata and the mark: the new cluster is there, and was not told all.
+    for (name, point, action, recoveries) in
+        [("full", "recover::snapshot_written", "return", 1), ("torn", "log::after_flush", "panic", 2)]
+    {
+        let dir = scratch.path().join(name);
+        copy(&whole, &dir);
+        assert!(matches!(plan(&dir, false), Err(RecoverError::Open(OpenError::Damaged(_)))));
+        let planned = plan(&dir, true).unwrap();
+        assert_eq!(planned.acknowledged.map(|last| last.index), Some(planned.last.index + 1));
+        let cluster = planned.cluster;
+        fail::cfg(point, action).unwrap();
+        let broken = planned.carry_out("somebody").unwrap_err().to_string();
+        fail::remove(point);
+        assert!(broken.ends_with("run it again before the node is started"), "{broken}");
+        let started = Log::open(&dir, Options::default(), Arc::new(|what: &str| panic!("{what}")));
+        assert!(matches!(started, Err(OpenError::Damaged(_))), "{name}");
+        plan(&dir, true).unwrap().carry_out("somebody").unwrap();
+        is_recovered(&dir, node, cluster, recoveries).await;
     }
     scenario.teardown();
 }

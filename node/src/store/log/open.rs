@@ -10,8 +10,8 @@ use parking_lot::{Condvar, Mutex};
 use super::super::files::{self, Lock};
 use super::super::inspect::{Found, inspect, inspect_copy};
 use super::super::layout;
-use super::super::mark::{self, MarkFile};
-use super::super::record::INDEX_END;
+use super::super::mark::{self, Mark, MarkFile};
+use super::super::record::{INDEX_END, Position};
 use super::super::sled::{self, Broken, PARTS_PER_SEGMENT, Sled};
 use super::super::stats::Stats;
 use super::super::workers::{self, Watcher};
@@ -27,6 +27,36 @@ impl Log {
     /// # Errors
     /// [`OpenError`]; unless it is `Io`, no file of the directory has been changed.
     pub fn open(data_dir: &Path, options: Options, fatal: Fatal) -> Result<(Log, Opened), OpenError> {
+        let (log, opened) = Log::begin(data_dir, options, fatal, |mark| mark)?;
+        log.repair(&opened).map_err(|error| OpenError::Io {
+            file: layout::log_dir(data_dir).join(sled::DATA),
+            error: std::io::Error::other(error),
+        })?;
+        Ok((log, opened))
+    }
+
+    /// Opens the log as if nothing after `last` had been acknowledged. The mark follows the first change that becomes
+    /// durable: until then a start finds as much damage as before. What is not part of the log stays until
+    /// [`Log::repair`].
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_up_to(
+        data_dir: &Path,
+        last: Option<Position>,
+        options: Options,
+        fatal: Fatal,
+    ) -> Result<(Log, Opened), OpenError> {
+        Log::begin(data_dir, options, fatal, |mark| Mark { last, ..mark })
+    }
+
+    /// `promised`: what counts as acknowledged, of what the mark says.
+    fn begin(
+        data_dir: &Path,
+        options: Options,
+        fatal: Fatal,
+        promised: impl FnOnce(Mark) -> Mark,
+    ) -> Result<(Log, Opened), OpenError> {
         files::make_dir(data_dir).map_err(OpenError::io(data_dir))?;
         layout::read_format(data_dir)?;
         let lock = Lock::exclusive(data_dir, options.lock_wait)
@@ -36,9 +66,10 @@ impl Log {
             layout::create(data_dir, options.segment_bytes)?;
         }
         let mark = MarkFile::open(data_dir)?;
+        let promised = promised(mark.mark());
         let copy = layout::check_dir(data_dir);
         files::remove_dir(&copy).map_err(OpenError::io(&copy))?;
-        let checked = inspect_copy(data_dir, &copy, options.cache_bytes, &mark.mark(), &|_| Ok(()));
+        let checked = inspect_copy(data_dir, &copy, options.cache_bytes, &promised, &|_| Ok(()));
         let log_dir = layout::log_dir(data_dir);
         let ready = checked.and_then(|_| sled::take_snapshot(&copy, &log_dir).map_err(OpenError::io(&log_dir)));
         files::remove_dir(&copy).map_err(OpenError::io(&copy))?;
@@ -49,11 +80,9 @@ impl Log {
             sled::segment_bytes_of(&log_dir).map_err(OpenError::io(&log_dir))?.unwrap_or(options.segment_bytes);
         let sled = Sled::open(&log_dir, segment_bytes, options.cache_bytes, options.lock_wait)
             .map_err(|broken| broken.at_open(&data_path))?;
-        let found = inspect(&sled, &mark.mark(), data_dir, &|_| Ok(()))?;
+        let found = inspect(&sled, &promised, data_dir, &|_| Ok(()))?;
         let opened = Opened { truncated: found.torn, purge_finished: found.leftovers };
         let log = Log::start(sled, mark, lock, data_dir, &found, fatal).map_err(OpenError::io(&data_path))?;
-        log.repair(&opened)
-            .map_err(|error| OpenError::Io { file: data_path.clone(), error: std::io::Error::other(error) })?;
         Ok((log, opened))
     }
 
@@ -105,7 +134,10 @@ impl Log {
 
     /// Removes the torn tail and what a purge left, and makes durable and marks what is kept: from here on it is counted
     /// as written.
-    fn repair(&self, opened: &Opened) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// If the log has failed.
+    pub fn repair(&self, opened: &Opened) -> Result<(), StoreError> {
         let (first, next) = {
             let view = self.shared.view.lock();
             (view.first_index(), view.next_index())

@@ -1,4 +1,4 @@
-//! A stopped node's log, read for a recovery: all that is whole, and nothing is changed until that is asked for.
+//! A stopped node's log, read for a recovery: all that is whole, and nothing is changed until something is written.
 
 use std::path::Path;
 
@@ -48,7 +48,6 @@ fn all_that_is_whole_is_shown_and_nobody_else_opens_it_meanwhile() {
     assert_eq!(seen(&survey, 7), records[7..]);
     assert_eq!(survey.each(0, |_| Err("it is nothing".to_owned())), Err("entry 0: it is nothing".to_owned()));
     assert_eq!(verify(dir.path(), &|_| Ok(())).verdict(), Verdict::Unreadable, "in use");
-    survey.give_up_damaged().unwrap();
     drop(survey);
     let report = verify(dir.path(), &|_| Ok(()));
     assert_eq!((report.verdict(), report.last, report.cluster), (Verdict::Intact, Some(at(2, 9)), Some(5)));
@@ -71,9 +70,21 @@ fn what_comes_before_an_acknowledged_entry_that_is_lost_is_kept_once_that_is_acc
     let still = Log::open(dir.path(), super::log::options(), super::log::fatal());
     assert!(matches!(still, Err(OpenError::Damaged(_))), "looking has changed nothing");
 
-    Survey::open(dir.path(), true).unwrap().give_up_damaged().unwrap();
-    let (log, opened) = open(dir.path());
+    let up_to = || {
+        let last = Some(at(2, 5));
+        Log::open_up_to(dir.path(), last, super::log::options(), super::log::fatal()).unwrap()
+    };
+    let (log, opened) = up_to();
     assert_eq!((log.last(), opened.truncated), (Some(at(2, 5)), Some(6)));
+    drop(log);
+    let still = Log::open(dir.path(), super::log::options(), super::log::fatal());
+    assert!(matches!(still, Err(OpenError::Damaged(_))), "nor has opening it, before anything is written");
+    let (log, opened) = up_to();
+    log.save_meta(|meta| meta.cluster = Some(6)).unwrap();
+    log.repair(&opened).unwrap();
+    drop(log);
+    let (log, opened) = open(dir.path());
+    assert_eq!((log.last(), log.meta().cluster, opened.truncated), (Some(at(2, 5)), Some(6), None));
 }
 
 #[test]
