@@ -164,16 +164,33 @@ async fn change(context: &Context, members: ChangeMembers<u64, Member>, retain: 
     changed.map(drop).map_err(|error| error.to_string())
 }
 
+/// A node is not renewed until this is dropped. Whoever asks for its removal may go at any moment, and a removal that is
+/// given up half-way must not leave the node without a lease.
+struct Leaving<'c> {
+    context: &'c Context,
+    node: NodeId,
+}
+
+impl<'c> Leaving<'c> {
+    fn begin(context: &'c Context, node: u64) -> Leaving<'c> {
+        let node = NodeId(node);
+        context.leadership.set_leaving(node, true);
+        Leaving { context, node }
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.context.leadership.set_leaving(self.node, false);
+    }
+}
+
 /// Ends a membership for good: its id does not come back. Once its lease is over: nobody counts on a node that is no
 /// member any more.
 async fn forget(context: &Context, node: u64) -> Result<(), String> {
-    context.leadership.set_leaving(NodeId(node), true);
-    let gone = match lapsed(context, NodeId(node)).await {
-        Ok(()) => dismiss(context, node).await,
-        Err(why) => Err(why),
-    };
-    context.leadership.set_leaving(NodeId(node), false);
-    gone
+    let _leaving = Leaving::begin(context, node);
+    lapsed(context, NodeId(node)).await?;
+    dismiss(context, node).await
 }
 
 /// Waits until a node that is not renewed any more does not act.
@@ -261,16 +278,12 @@ pub(super) async fn remove(context: &Context, request: &RemoveRequest) -> Result
     if live <= wanted.len() / 2 {
         return Err(Refused::Not(format!("without node {node:016x} only {live} of {} voters are up", wanted.len())));
     }
-    context.leadership.set_leaving(NodeId(node), true);
-    let removed = async {
-        if membership.voter_ids().any(|voter| voter == node) {
-            change(context, ChangeMembers::ReplaceAllVoters(wanted), true).await?;
-        }
-        forget(context, node).await
-    };
-    let removed = removed.await;
-    context.leadership.set_leaving(NodeId(node), false);
-    Ok(removed?)
+    // From here on, so that nobody makes it a voter again.
+    let _leaving = Leaving::begin(context, node);
+    if membership.voter_ids().any(|voter| voter == node) {
+        change(context, ChangeMembers::ReplaceAllVoters(wanted), true).await?;
+    }
+    Ok(forget(context, node).await?)
 }
 
 #[cfg(test)]

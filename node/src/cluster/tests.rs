@@ -13,6 +13,7 @@ use fulmar_mqtt::packet::{RetainHandling, SubscriptionOptions};
 use fulmar_mqtt::property::ForwardProperties;
 use fulmar_mqtt::{QoS, TopicFilter, TopicName};
 
+mod membership;
 mod recover;
 
 use super::peers::Peers;
