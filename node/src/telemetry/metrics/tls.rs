@@ -32,6 +32,10 @@ impl TlsFiles {
         registry.register("tls_cert_not_after_seconds", help, files.ends.clone());
         let help = "Files of TLS that have changed: read again and in use, or not fit for it";
         registry.register("tls_reloads", help, files.reloads.clone());
+        // Shown from the start: an alert on an increase sees the first one only if it comes after a 0.
+        for result in ["ok", "failed"] {
+            let _ = files.reloads.get_or_create(&ResultLabel { result });
+        }
         files
     }
 
