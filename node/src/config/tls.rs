@@ -57,6 +57,14 @@ pub struct Authorities {
     pub lists_der: Vec<CertificateRevocationListDer<'static>>,
 }
 
+/// What is in use of the files of a table.
+#[derive(Debug, Clone, Copy)]
+pub struct Used<'u> {
+    /// The certificate that is shown.
+    pub shown: &'u CertificateDer<'static>,
+    pub authorities: Option<&'u Authorities>,
+}
+
 impl fmt::Debug for TlsFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsFiles").field("certificates", &self.chain.len()).finish_non_exhaustive()
@@ -102,23 +110,44 @@ impl TlsPaths {
     /// # Errors
     /// Each file that cannot be read or does not hold what it should, and what does not fit together.
     pub fn load(&self, now: Option<i64>) -> Result<TlsFiles, ConfigError> {
+        self.whole(|problems| self.read(now, problems))
+    }
+
+    /// Reads them again at `now`. What is `used` already may have ended meanwhile: one that has must not keep out what is
+    /// new beside it, such as a list of what was taken back.
+    ///
+    /// # Errors
+    /// As [`TlsPaths::load`].
+    pub fn load_again(&self, now: i64, used: Used<'_>) -> Result<TlsFiles, ConfigError> {
+        self.whole(|problems| self.read_beside(Some(now), Some(used), problems))
+    }
+
+    fn whole(&self, read: impl FnOnce(&mut Problems<'_>) -> Option<TlsFiles>) -> Result<TlsFiles, ConfigError> {
         let tree = Tree::empty();
         let mut problems = Problems::new(&tree);
-        let files = self.read(now, &mut problems);
+        let files = read(&mut problems);
         problems.into_result()?;
         Ok(files.expect("files without problems were read"))
     }
 
     pub(super) fn read(&self, now: Option<i64>, problems: &mut Problems<'_>) -> Option<TlsFiles> {
+        self.read_beside(now, None, problems)
+    }
+
+    fn read_beside(&self, now: Option<i64>, used: Option<Used<'_>>, problems: &mut Problems<'_>) -> Option<TlsFiles> {
         let at = |name: &str| format!("{}.{name}", self.table);
         let chain = certificates(&self.cert, &at("cert"), problems);
-        let shown = chain.as_ref().and_then(|chain| shown(chain, &self.cert, now, &at("cert"), problems));
+        let shown = chain.as_ref().and_then(|chain| {
+            let is_used = used.is_some_and(|used| chain.first() == Some(used.shown));
+            shown(chain, &self.cert, now.filter(|_| !is_used), &at("cert"), problems)
+        });
         let key = PrivateKeyDer::from_pem_file(&self.key)
             .map_err(|error| problems.add(&at("key"), unread(&self.key, "a private key", &error)))
             .ok();
         let authorities = match &self.ca {
             Some((name, path)) => {
-                let signers = authorities(path, now, &at(name), problems)?;
+                let used = used.and_then(|used| used.authorities);
+                let signers = authorities(path, now, used, &at(name), problems)?;
                 let lists = self
                     .crl
                     .as_ref()
@@ -200,7 +229,13 @@ struct Signers {
     certificates: Vec<CertificateDer<'static>>,
 }
 
-fn authorities(path: &Path, now: Option<i64>, key: &str, problems: &mut Problems<'_>) -> Option<Signers> {
+fn authorities(
+    path: &Path,
+    now: Option<i64>,
+    used: Option<&Authorities>,
+    key: &str,
+    problems: &mut Problems<'_>,
+) -> Option<Signers> {
     let certificates = certificates(path, key, problems)?;
     let mut roots = RootCertStore::empty();
     let mut last = None;
@@ -212,7 +247,8 @@ fn authorities(path: &Path, now: Option<i64>, key: &str, problems: &mut Problems
         let end = X509Certificate::from_der(certificate).ok().map(|(_, one)| one.validity().not_after);
         last = last.max(end);
     }
-    if let (Some(now), Some(end)) = (now, last)
+    let is_used = used.is_some_and(|used| used.roots.roots == roots.roots);
+    if let (Some(now), Some(end)) = (now.filter(|_| !is_used), last)
         && end.timestamp() < now
     {
         problems.add(key, format!("names {}, whose authorities have all expired: {}", path.display(), told(&end)));

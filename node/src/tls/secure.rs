@@ -18,7 +18,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 
 use crate::config::listener::ClientAuth;
-use crate::config::tls::{Authorities, TlsFiles};
+use crate::config::tls::{Authorities, TlsFiles, Used};
 
 /// HTTP/2, as gRPC asks for it.
 const H2: &[u8] = b"h2";
@@ -40,6 +40,8 @@ pub struct Secured {
     client: Option<Arc<ClientConfig>>,
     /// Who signs the certificates of the other side.
     pub authorities: Option<Arc<Authorities>>,
+    /// The first of its own chain.
+    shown: CertificateDer<'static>,
 }
 
 /// The TLS of one use: what holds now, to be asked at each handshake.
@@ -73,6 +75,7 @@ impl Secured {
     pub(super) fn new(files: TlsFiles, purpose: Purpose) -> anyhow::Result<Secured> {
         let TlsFiles { chain, key, authorities, .. } = files;
         let authorities = authorities.map(Arc::new);
+        let shown = chain.first().context("no certificate")?.clone();
         let asked = match purpose {
             Purpose::Listener(asked) => asked,
             Purpose::Admin if authorities.is_none() => ClientAuth::None,
@@ -105,7 +108,12 @@ impl Secured {
         if purpose == Purpose::Admin || purpose == Purpose::Peer {
             server.alpn_protocols.push(H2.into());
         }
-        Ok(Secured { server: Arc::new(server), client, authorities })
+        Ok(Secured { server: Arc::new(server), client, authorities, shown })
+    }
+
+    /// What is in use, for whoever reads the files again.
+    pub(super) fn used(&self) -> Used<'_> {
+        Used { shown: &self.shown, authorities: self.authorities.as_deref() }
     }
 
     /// For a connection to another node; `None` if this is not for such.

@@ -134,7 +134,7 @@ impl Certificates {
     }
 
     /// Reads the files of a table of TLS, and from now on whenever they change. `name` is the use in metrics and alarms.
-    /// A certificate that has expired is taken at first: some clients do not mind, and an alarm says so.
+    /// A certificate that has expired is taken at first, and kept: some clients do not mind, and an alarm says so.
     ///
     /// # Errors
     /// What is wrong with which file.
@@ -146,7 +146,7 @@ impl Certificates {
         let tls = Tls::new(first, purpose)?;
         let (used_as, taken) = (name.to_owned(), tls.clone());
         let read = move |now: i64| {
-            let files = paths.load(Some(now)).map_err(|error| error.to_string())?;
+            let files = paths.load_again(now, taken.now().used()).map_err(|error| error.to_string())?;
             let (not_after, serial) = (files.not_after, files.serial.clone());
             taken.put(Secured::new(files, purpose).map_err(|error| format!("{}: {error:#}", paths.table))?);
             tracing::info!(used_as, serial, not_after, "TLS files read again");
