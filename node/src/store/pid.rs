@@ -1,10 +1,11 @@
 //! Which process serves a data directory: `fulmar.pid`, locked for as long as that process lives, so that nobody takes the
-//! number of one that has gone for it. It also says how far the process is in letting its clients go.
+//! number of one that has gone for it. It also says how far the process is in letting its clients go, and in which PID
+//! namespace its number counts: in another one, as that of another container, it is somebody else's.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +18,9 @@ use super::layout;
 
 /// For a process that lets go of the directory to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
+
+/// For a process that holds the file to name itself in it, and to be found by its number.
+const NAMED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Between two tries.
 const RETRY: Duration = Duration::from_millis(20);
@@ -34,6 +38,11 @@ pub struct PidFile {
     file: File,
     /// What it says now.
     said: Mutex<String>,
+}
+
+/// The PID namespace of this process; `None` where there is no /proc to look at.
+fn namespace() -> Option<u64> {
+    std::fs::metadata("/proc/self/ns/pid").ok().map(|namespace| namespace.ino())
 }
 
 fn locked(file: &File, operation: FlockOperation) -> io::Result<bool> {
@@ -69,7 +78,8 @@ impl PidFile {
     /// # Errors
     /// The file cannot be written.
     pub fn say(&self, stage: &str, connections: u64) -> io::Result<()> {
-        let text = format!("{}\n{stage} {connections}\n", std::process::id());
+        let namespace = namespace().map(|namespace| format!("{namespace}\n")).unwrap_or_default();
+        let text = format!("{}\n{stage} {connections}\n{namespace}", std::process::id());
         let mut said = self.said.lock();
         if *said == text {
             return Ok(());
@@ -93,27 +103,43 @@ impl Server {
     /// Who serves the directory; `None`: nobody does.
     ///
     /// # Errors
-    /// That cannot be found out.
+    /// That cannot be found out: its number is that of another PID namespace, or it does not name itself.
     pub fn of(data_dir: &Path) -> io::Result<Option<Server>> {
+        Server::of_within(data_dir, NAMED_WITHIN)
+    }
+
+    fn of_within(data_dir: &Path, within: Duration) -> io::Result<Option<Server>> {
         let file = match File::open(data_dir.join(layout::PID)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
-        loop {
-            if !held(&file)? {
-                return Ok(None);
+        let by = Instant::now() + within;
+        while held(&file)? {
+            // None, if it is being written.
+            if let Some(Text { pid, namespace: its, .. }) = read(&file)?
+                && let Some(process) = Pid::from_raw(pid)
+            {
+                // A release that does not say it yet is taken to be here.
+                if its.is_some_and(|its| namespace().is_some_and(|ours| its != ours)) {
+                    let what = format!(
+                        "process {pid} of another PID namespace serves it: run this where that runs, in its container"
+                    );
+                    return Err(io::Error::new(ErrorKind::Unsupported, what));
+                }
+                match pidfd_open(process, PidfdFlags::empty()) {
+                    // Still held, so the handle is of whoever holds it and of nobody who has got its number since.
+                    Ok(process) if held(&file)? => return Ok(Some(Server { file, process, pid })),
+                    Ok(_) | Err(rustix::io::Errno::SRCH) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
-            let Some((pid, process)) = read(&file)?.and_then(|(pid, _)| Some((pid, Pid::from_raw(pid)?))) else {
-                thread::sleep(RETRY); // it is being written
-                continue;
-            };
-            match pidfd_open(process, PidfdFlags::empty()) {
-                // Still held, so the handle is of whoever holds it and of nobody who has got its number since.
-                Ok(process) if held(&file)? => return Ok(Some(Server { file, process, pid })),
-                Ok(_) | Err(rustix::io::Errno::SRCH) => thread::sleep(RETRY),
-                Err(error) => return Err(error.into()),
+            if Instant::now() >= by {
+                let what = "a process keeps fulmar.pid locked, and names itself by no number that is known here";
+                return Err(io::Error::new(ErrorKind::TimedOut, what));
             }
+            thread::sleep(RETRY);
         }
+        Ok(None)
     }
 
     #[must_use]
@@ -138,8 +164,8 @@ impl Server {
     /// The file cannot be read.
     pub fn said(&self) -> io::Result<Option<Said>> {
         while held(&self.file)? {
-            if let Some((_, said)) = read(&self.file)? {
-                return Ok(Some(said));
+            if let Some(text) = read(&self.file)? {
+                return Ok(Some(text.said));
             }
             thread::sleep(RETRY); // it is being written
         }
@@ -156,18 +182,30 @@ fn held(file: &File) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The process and what it says; `None` for what is no whole text.
-fn read(file: &File) -> io::Result<Option<(i32, Said)>> {
+/// What is in the file.
+#[derive(Debug, PartialEq, Eq)]
+struct Text {
+    pid: i32,
+    said: Said,
+    /// In which the number counts. Earlier releases do not say it.
+    namespace: Option<u64>,
+}
+
+/// `None` for what is no whole text.
+fn read(file: &File) -> io::Result<Option<Text>> {
     let mut bytes = [0; 128];
     let count = file.read_at(&mut bytes, 0)?;
     let text = bytes.get(..count).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
     Ok(parse(text))
 }
 
-fn parse(text: &str) -> Option<(i32, Said)> {
+fn parse(text: &str) -> Option<Text> {
     let (pid, rest) = text.split_once('\n')?;
-    let (stage, connections) = rest.split_once('\n')?.0.split_once(' ')?;
-    Some((pid.parse().ok()?, Said { stage: stage.to_owned(), connections: connections.parse().ok()? }))
+    let (said, rest) = rest.split_once('\n')?;
+    let (stage, connections) = said.split_once(' ')?;
+    let said = Said { stage: stage.to_owned(), connections: connections.parse().ok()? };
+    let namespace = rest.split_once('\n').and_then(|(namespace, _)| namespace.parse().ok());
+    Some(Text { pid: pid.parse().ok()?, said, namespace })
 }
 
 #[cfg(test)]
@@ -193,6 +231,26 @@ mod tests {
         fs::write(dir.path().join(layout::PID), "1\n").unwrap();
         assert!(Server::of(dir.path()).unwrap().is_none());
         PidFile::hold(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_number_of_another_namespace_or_of_nobody_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = PidFile::hold(dir.path()).unwrap();
+        let ours = namespace().unwrap();
+        let of = |text: String| {
+            held.file.set_len(0).unwrap();
+            held.file.write_all_at(text.as_bytes(), 0).unwrap();
+            Server::of_within(dir.path(), Duration::ZERO)
+        };
+        let pid = std::process::id();
+        assert!(of(format!("{pid}\nserving 1\n{ours}\n")).unwrap().is_some());
+        assert!(of(format!("{pid}\nserving 1\n")).unwrap().is_some(), "as an earlier release wrote it");
+        let refused = of(format!("{pid}\nserving 1\n{}\n", ours + 1)).unwrap_err();
+        assert!(refused.to_string().contains("another PID namespace"), "{refused}");
+        for nobody in [format!("{}\nserving 1\n", i32::MAX), String::new()] {
+            assert_eq!(of(nobody).unwrap_err().kind(), ErrorKind::TimedOut);
+        }
     }
 
     #[test]
