@@ -72,7 +72,7 @@ async fn find_others(context: &Arc<Context>, peers: &[String], expected: usize) 
             return Ok(()); // others have begun a cluster with this node
         }
         let (found, silent) = ask(context, peers).await;
-        let clusters = clusters(&found);
+        let clusters = clusters(&found, round);
         let waiting = if !clusters.is_empty() {
             match join_one(context, &clusters).await {
                 Ok(()) => return Ok(()),
@@ -137,9 +137,11 @@ async fn ask(context: &Arc<Context>, peers: &[String]) -> (BTreeMap<u64, Identit
 }
 
 /// A member of each cluster that was found, those first that know of a leader: beside the one that is there may lie what is
-/// left of one that has ended.
-fn clusters(found: &BTreeMap<u64, Identity>) -> Vec<&Identity> {
+/// left of one that has ended. Each round another one: that it answers here does not mean that it can take anybody in.
+fn clusters(found: &BTreeMap<u64, Identity>, round: u32) -> Vec<&Identity> {
     let mut members: Vec<&Identity> = found.values().filter(|other| !other.empty && other.cluster != 0).collect();
+    let turns = round.checked_rem(u32::try_from(members.len()).unwrap_or(u32::MAX)).unwrap_or_default();
+    members.rotate_left(usize::try_from(turns).unwrap_or_default());
     members.sort_by_key(|other| other.leader == 0);
     let mut seen = BTreeSet::new();
     members.retain(|other| seen.insert(other.cluster));
@@ -211,4 +213,26 @@ async fn found_cluster(context: &Arc<Context>, found: &BTreeMap<u64, Identity>) 
 /// What a removed node is told.
 pub(super) fn removed_text(node: u64, cluster: u64) -> String {
     format!("node {node:016x} was removed from the cluster {cluster:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_member_of_a_cluster_has_its_turn() {
+        let member = |node: u64, cluster: u64, leader: u64| {
+            (node, Identity { node, cluster, leader, empty: cluster == 0, ..Identity::default() })
+        };
+        let found: BTreeMap<u64, Identity> =
+            [member(1, 7, 0), member(2, 8, 4), member(3, 8, 4), member(4, 8, 4), member(5, 0, 0)].into();
+        let mut asked = BTreeSet::new();
+        for round in 0..8 {
+            let turn: Vec<u64> = clusters(&found, round).iter().map(|member| member.node).collect();
+            assert_eq!((turn.len(), turn[1]), (2, 1), "one of each, and the cluster without a leader last");
+            asked.insert(turn[0]);
+        }
+        assert_eq!(asked, [2, 3, 4].into());
+        assert!(clusters(&BTreeMap::new(), 3).is_empty());
+    }
 }
