@@ -96,7 +96,12 @@ impl Cluster {
     pub fn warning(&self) -> Option<String> {
         (self.expected.is_multiple_of(2)).then(|| {
             let (even, odd) = (self.expected, self.expected.saturating_sub(1));
-            format!("cluster.expected is {even}: it survives the loss of no more nodes than {odd}")
+            let lost = match odd / 2 {
+                0 => "no node".to_owned(),
+                1 => "1 node".to_owned(),
+                more => format!("{more} nodes"),
+            };
+            format!("cluster.expected is {even}, which is even: it survives the loss of {lost}, as many as {odd} would")
         })
     }
 

@@ -1,7 +1,7 @@
 //! `[cluster]` and `[admin]`.
 
 use fulmar::config::Config;
-use fulmar::config::cluster::{Bootstrap, PeerTls};
+use fulmar::config::cluster::{Bootstrap, Cluster, PeerTls};
 use fulmar::config::units::REDACTED;
 
 use super::{load, pairs, problems};
@@ -84,7 +84,15 @@ fn all_of_it_can_be_said_by_the_environment() {
     assert_eq!(cluster.peers, ["fulmar:7400", "[::1]:7401"]);
     assert_eq!(cluster.tls, Some(PeerTls { ca: "ca".into(), cert: "c".into(), key: "k".into(), crl: None }));
     assert_eq!(cluster.advertised("0.0.0.0:7400".parse().unwrap()), "fulmar-0.fulmar:7400");
-    assert!(cluster.warning().is_some_and(|warning| warning.contains("cluster.expected is 4")));
+    let survives = |expected| Cluster { expected, ..cluster.clone() }.warning();
+    for (expected, said) in [
+        (2, "cluster.expected is 2, which is even: it survives the loss of no node, as many as 1 would"),
+        (4, "cluster.expected is 4, which is even: it survives the loss of 1 node, as many as 3 would"),
+        (6, "cluster.expected is 6, which is even: it survives the loss of 2 nodes, as many as 5 would"),
+    ] {
+        assert_eq!(survives(expected).as_deref(), Some(said));
+    }
+    assert_eq!(survives(3), None);
     assert_eq!(config.admin.address, None, "an empty variable says nothing");
     assert_eq!(Config::default().cluster.warning(), None);
 }
