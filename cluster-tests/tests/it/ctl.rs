@@ -18,7 +18,7 @@ async fn fulmar_ctl(arguments: &[&str], env: &[(&str, &str)]) -> (Option<i32>, S
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new(fulmar_binary().unwrap());
     command.arg("ctl").args(arguments).env("FULMAR_CONFIG", dir.path().join("none.toml"));
-    for name in ["FULMAR_ADMIN_ADDRESS", "FULMAR_ADMIN_TOKEN", "FULMAR_ADMIN_CA"] {
+    for name in ["FULMAR_ADMIN_ADDRESS", "FULMAR_ADMIN_TOKEN", "FULMAR_ADMIN_TOKEN_FILE", "FULMAR_ADMIN_CA"] {
         command.env_remove(name);
     }
     command.envs(env.iter().copied());

@@ -24,6 +24,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Names a file that holds a token, as the flag does.
+const TOKEN_FILE_VARIABLE: &str = "FULMAR_ADMIN_TOKEN_FILE";
+
 /// Where nobody says otherwise.
 const ADDRESS: &str = "127.0.0.1:9090";
 
@@ -37,7 +40,7 @@ pub(super) struct Whom {
     /// What the door wants to be shown; a file or the environment hides it better. Otherwise FULMAR_ADMIN_TOKEN.
     #[arg(long, global = true, value_name = "TOKEN", conflicts_with_all = ["token_file", "endpoints"])]
     token: Option<String>,
-    /// File that holds it on its first line.
+    /// File that holds it on its first line. Otherwise FULMAR_ADMIN_TOKEN_FILE.
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "endpoints")]
     token_file: Option<PathBuf>,
     /// PEM file of the authorities that sign the door's certificate: asks over TLS. Otherwise FULMAR_ADMIN_CA.
@@ -118,11 +121,14 @@ impl Whom {
         let known = known.filter(knows).cloned().unwrap_or_default();
         let file = |flag: &Option<PathBuf>, name: &str| flag.clone().or_else(|| set(name).map(PathBuf::from));
         let addresses = given.unwrap_or(known.addresses);
-        let (token, token_file) = match (&self.token, &self.token_file, set("FULMAR_ADMIN_TOKEN")) {
-            (Some(token), _, _) => (Some(token.clone()), None),
-            (None, Some(path), _) => (None, Some(path.clone())),
-            (None, None, Some(token)) => (Some(token), None),
-            (None, None, None) => (known.token, known.token_file),
+        let (token, token_file) = match (&self.token, &self.token_file) {
+            (Some(token), _) => (Some(token.clone()), None),
+            (None, Some(path)) => (None, Some(path.clone())),
+            (None, None) => match (set("FULMAR_ADMIN_TOKEN"), set(TOKEN_FILE_VARIABLE)) {
+                (Some(token), _) => (Some(token), None),
+                (None, Some(path)) => (None, Some(path.into())),
+                (None, None) => (known.token, known.token_file),
+            },
         };
         Ok(Context {
             addresses: if addresses.is_empty() { vec![ADDRESS.to_owned()] } else { addresses },
@@ -145,23 +151,32 @@ impl Whom {
 pub(super) fn doors(options: &Whom, environment: impl Fn(&str) -> Option<String>) -> Result<Vec<Door>, Failure> {
     match &options.endpoints {
         Some(path) => of_dev(path),
-        None => of_context(&options.resolve(environment)?, None),
+        None => {
+            let context = options.resolve(&environment)?;
+            let of_environment = options.token_file.is_none() && environment(TOKEN_FILE_VARIABLE).is_some();
+            let named_by = if of_environment { TOKEN_FILE_VARIABLE } else { "--token-file" };
+            of_context(&context, &token(&context, named_by)?)
+        }
     }
 }
 
-/// The doors of a context. `shown`: a token to show instead of its own.
-pub(super) fn of_context(context: &Context, shown: Option<&str>) -> Result<Vec<Door>, Failure> {
-    let token = match (shown, &context.token, &context.token_file) {
-        (Some(shown), _, _) => shown.to_owned(),
-        (None, Some(token), _) => token.clone(),
-        (None, None, Some(path)) => read(path, "--token-file")?.lines().next().unwrap_or_default().trim().to_owned(),
-        (None, None, None) => {
-            return Err(Failure::usage(
-                "no token: give the node's [admin] token with --token-file, --token or FULMAR_ADMIN_TOKEN, sign in with \
-                 `fulmar ctl login`, or name a context",
-            ));
-        }
-    };
+/// What a context shows. `named_by`: what has named its file.
+fn token(context: &Context, named_by: &str) -> Result<String, Failure> {
+    match (&context.token, &context.token_file) {
+        (Some(token), _) => Ok(token.clone()),
+        (None, Some(path)) => match read(path, named_by)?.lines().next().unwrap_or_default().trim() {
+            "" => Err(Failure::usage(format!("{named_by} {}: has no token on its first line", path.display()))),
+            token => Ok(token.to_owned()),
+        },
+        (None, None) => Err(Failure::usage(format!(
+            "no token: give the node's [admin] token with --token-file, --token, FULMAR_ADMIN_TOKEN or \
+             {TOKEN_FILE_VARIABLE}, sign in with `fulmar ctl login`, or name a context"
+        ))),
+    }
+}
+
+/// The doors of a context, which are shown a token.
+pub(super) fn of_context(context: &Context, token: &str) -> Result<Vec<Door>, Failure> {
     let bytes = |path: &PathBuf, flag| read(path, flag).map(String::into_bytes);
     let ca = context.ca.as_ref().map(|path| bytes(path, "--ca")).transpose()?;
     let identity = match (&context.cert, &context.key) {
@@ -169,7 +184,7 @@ pub(super) fn of_context(context: &Context, shown: Option<&str>) -> Result<Vec<D
         (None, None) => None,
         _ => return Err(Failure::usage("--cert and --key go together")),
     };
-    let token = Token::new(&token)?;
+    let token = Token::new(token)?;
     let door = |address: &String| {
         check_host_port(address)
             .map_err(|allowed| Failure::usage(format!("--address {address}: allowed: {allowed}")))?;
@@ -291,9 +306,35 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_the_environment_names_holds_the_token() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("token");
+        let of_file = |name: &str| (name == TOKEN_FILE_VARIABLE).then(|| file.display().to_string());
+        let shown = |options: &Whom, environment: &dyn Fn(&str) -> Option<String>| {
+            doors(options, environment).map(|doors| doors[0].token.0.clone()).map_err(|failure| failure.text)
+        };
+        let missing = shown(&given(), &of_file).expect_err("no such file");
+        assert!(missing.starts_with(&format!("{TOKEN_FILE_VARIABLE} {}: No such file", file.display())), "{missing}");
+        fs::write(&file, "\n").expect("written");
+        let empty = shown(&given(), &of_file).expect_err("an empty line");
+        assert!(empty.starts_with(&format!("{TOKEN_FILE_VARIABLE} {}: has no token", file.display())), "{empty}");
+        fs::write(&file, "of-the-file\r\n").expect("written");
+        assert_eq!(shown(&given(), &of_file).expect("it is there"), "Bearer of-the-file");
+        let both = |name: &str| of_file(name).or((name == "FULMAR_ADMIN_TOKEN").then(|| "itself".to_owned()));
+        assert_eq!(shown(&given(), &both).expect("it is there"), "Bearer itself");
+        let flag = Whom { token: Some("flag".into()), ..given() };
+        assert_eq!(shown(&flag, &both).expect("it is there"), "Bearer flag");
+        let other = Whom { token_file: Some("/nowhere/token".into()), ..given() };
+        let wrong = shown(&other, &both).expect_err("flags come first");
+        assert!(wrong.starts_with("--token-file /nowhere/token"), "{wrong}");
+    }
+
+    #[test]
     fn what_is_missing_or_wrong_is_named() {
         let missing = doors(&given(), nothing).expect_err("no token");
-        assert!(missing.code == 2 && missing.text.contains("--token-file"), "{}", missing.text);
+        for way in ["--token-file", TOKEN_FILE_VARIABLE] {
+            assert!(missing.code == 2 && missing.text.contains(way), "{}", missing.text);
+        }
         let token = Some("t".to_owned());
         for (address, wanted) in [("nowhere", "--address"), ("10.0.0.1:9090", "--ca"), ("fulmar.example:9090", "--ca")]
         {

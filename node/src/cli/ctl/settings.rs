@@ -188,7 +188,7 @@ pub(super) async fn login(whom: &Whom, of: &Login) -> Result<(), Failure> {
     let context = whom.resolve(|name| std::env::var(name).ok())?;
     let password = if of.password_stdin { line()? } else { password()? };
     // Who signs in need not be known yet.
-    let client = Client::new(connect::of_context(&context, Some("none"))?);
+    let client = Client::new(connect::of_context(&context, "none")?);
     let user = json!({ "name": of.user, "password": password });
     let body = json!({ "auth": { "identity": { "methods": ["password"], "password": { "user": user } } } });
     let (answer, metadata) = client.call_with_metadata("Iam/CreateToken", json!({ "body": body })).await?;
