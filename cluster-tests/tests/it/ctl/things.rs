@@ -1,8 +1,9 @@
 //! Things of the cluster by their kinds: listed, described, made by documents, deleted; by one context, at any node.
 
 use std::path::Path;
+use std::process::Stdio;
 
-use cluster_tests::harness::{DevOptions, Fulmar};
+use cluster_tests::harness::{DevOptions, Fulmar, fulmar_binary};
 use cluster_tests::sys::Signal;
 use serde_json::{Value, json};
 
@@ -112,4 +113,34 @@ async fn another_node_answers_when_one_is_gone() {
     let (code, _, error) = ctl(&contexts, &["get", "nodes"]).await;
     assert_eq!(code, Some(69), "{error}");
     assert!(error.contains("none of 3 nodes answers"), "{error}");
+}
+
+#[tokio::test]
+async fn a_backup_goes_through_pipes() {
+    let dir = tempfile::tempdir().unwrap();
+    let contexts = dir.path().join("contexts.toml");
+    let _dev = dev(1, &contexts).await;
+    let (document, backup) = (dir.path().join("a.yaml"), dir.path().join("piped"));
+    std::fs::write(&document, RULE).unwrap();
+    let (code, _, error) = ctl(&contexts, &["apply", "-f", document.to_str().unwrap()]).await;
+    assert_eq!(code, Some(0), "{error}");
+    let piped = async |arguments: &'static [&'static str], input: Stdio, output: Stdio| {
+        let mut command = tokio::process::Command::new(fulmar_binary().unwrap());
+        command.arg("ctl").args(arguments).env("FULMAR_CONFIG", &contexts).kill_on_drop(true);
+        let process = command.stdin(input).stdout(output).stderr(Stdio::piped()).spawn().unwrap();
+        let ended = tokio::time::timeout(SOON, process.wait_with_output()).await.unwrap().unwrap();
+        assert!(ended.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&ended.stderr));
+        String::from_utf8(ended.stderr).unwrap()
+    };
+    let into = std::fs::File::create(&backup).unwrap();
+    let said = piped(&["backup", "-", "-o", "json"], Stdio::null(), into.into()).await;
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["end"]["bytes"], std::fs::metadata(&backup).unwrap().len(), "nothing else is in it");
+
+    let (code, _, error) = ctl(&contexts, &["delete", "user", "ann"]).await;
+    assert_eq!(code, Some(0), "{error}");
+    let from = std::fs::File::open(&backup).unwrap();
+    piped(&["restore", "-", "--replace"], from.into(), Stdio::null()).await;
+    let (code, table, error) = ctl(&contexts, &["get", "users"]).await;
+    assert!(code == Some(0) && table.contains("ann"), "{table}{error}");
 }
