@@ -139,7 +139,7 @@ pub enum Error {
     NotRetained { topic: String },
     #[error("node {node} was not reached: {problem}")]
     NodeUnreached { node: String, problem: String },
-    #[error("this node is rebalancing already")]
+    #[error("a rebalance is under way already")]
     Rebalancing,
     #[error(transparent)]
     Backup(#[from] backups::Failed),
@@ -225,8 +225,7 @@ pub struct Operations {
     watches: Arc<Semaphore>,
     /// One backup at a time is made or taken here.
     backups: Arc<Semaphore>,
-    /// One rebalance at a time is run here.
-    rebalances: Arc<Semaphore>,
+    rebalances: Arc<rebalance::Turns>,
 }
 
 /// What a change of one record is about.
@@ -239,7 +238,7 @@ impl Operations {
     #[must_use]
     pub fn new(dispatch: Arc<Dispatch>, rules: Arc<RuleEngine>, command_timeout: Duration) -> Operations {
         let (models, watches) = (commands::Models::default(), Arc::new(Semaphore::new(watch::WATCHES_MAX)));
-        let (backups, rebalances) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
+        let (backups, rebalances) = (Arc::new(Semaphore::new(1)), Arc::default());
         Operations { dispatch, rules, command_timeout, models, watches, backups, rebalances }
     }
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 use fulmar_broker::{LogTime, NodeId};
 use fulmar_mqtt::ReasonCode;
 use fulmar_platform::Dialect;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::{Error, Operations};
@@ -35,6 +36,37 @@ const RETURN_WITHIN: Duration = Duration::from_secs(15);
 
 /// Parts of an answer that wait for whoever reads them.
 const PARTS_MAX: usize = 16;
+
+/// For which a node that was asked to let clients go does so for nobody else: two that even out at once would each take
+/// away the whole surplus.
+const DRIVEN_FOR: Duration = Duration::from_secs(5);
+
+/// Whose turn it is.
+#[derive(Debug)]
+pub(super) struct Turns {
+    /// Of those that are seen through here, one at a time.
+    own: Arc<Semaphore>,
+    /// Who was the last to have clients of this node let go, and when.
+    driver: Mutex<Option<(NodeId, Instant)>>,
+}
+
+impl Default for Turns {
+    fn default() -> Turns {
+        Turns { own: Arc::new(Semaphore::new(1)), driver: Mutex::default() }
+    }
+}
+
+impl Turns {
+    /// Whether a node may have clients of this one let go.
+    fn admits(&self, driver: NodeId, now: Instant) -> bool {
+        let mut last = self.driver.lock();
+        let free = last.is_none_or(|(other, at)| other == driver || now.duration_since(at) >= DRIVEN_FOR);
+        if free {
+            *last = Some((driver, now));
+        }
+        free
+    }
+}
 
 /// What one node has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,13 +96,16 @@ impl Operations {
     /// listens.
     ///
     /// # Errors
-    /// This node does that already, or a node is not reached.
+    /// This node or another does that already, or a node is not reached.
     pub async fn rebalance(&self, rate: u64, dry: bool) -> Result<mpsc::Receiver<Balance>, Error> {
         if !(1..=100_000).contains(&rate) {
             return Err(Error::invalid("rate", "must be 1 to 100000 clients a second"));
         }
-        let turn = self.rebalances.clone().try_acquire_owned().map_err(|_| Error::Rebalancing)?;
+        let turn = self.rebalances.own.clone().try_acquire_owned().map_err(|_| Error::Rebalancing)?;
         let first = self.shares().await?;
+        if !dry && !is_even(&first) {
+            self.claim(&first).await?;
+        }
         let (parts, balances) = mpsc::channel(PARTS_MAX);
         let operations = self.clone();
         tokio::spawn(async move {
@@ -79,6 +114,19 @@ impl Operations {
             drop(turn);
         });
         Ok(balances)
+    }
+
+    /// Has each node know that it is this one which evens out.
+    async fn claim(&self, shares: &[Share]) -> Result<(), Error> {
+        let nodes = shares.iter().map(|share| share.node).collect();
+        let answers = self.ask_all(nodes, "shed", &self.to_shed(0, LogTime(0))).await;
+        let refused = answers.iter().any(|(_, answer)| answer.as_ref().is_ok_and(|answer| answer["refused"] == true));
+        if refused { Err(Error::Rebalancing) } else { Ok(()) }
+    }
+
+    /// What a node is asked that is to let clients go.
+    fn to_shed(&self, count: u64, before: LogTime) -> Value {
+        json!({ "count": count, "before_ms": before.0, "driver": self.dispatch.replica().run().0.0 })
     }
 
     async fn even_out(
@@ -124,7 +172,7 @@ impl Operations {
             allowed += step;
             for (node, left) in left.iter_mut().filter(|(_, left)| *left > 0) {
                 let count = step.min(*left);
-                let asked = json!({ "count": count, "before_ms": before.0 });
+                let asked = self.to_shed(count, before);
                 let answer = if count == 0 { Ok(json!({})) } else { self.dispatch.consult(*node, "shed", asked).await };
                 let shed = answer.as_ref().ok().and_then(|answer| answer["told"].as_u64()).unwrap_or_default();
                 told += shed;
@@ -170,6 +218,10 @@ impl Operations {
     /// Tells clients of this node to go: those who have been here longest and for whom nothing is under way first,
     /// applications last. How many were told.
     pub(super) fn shed(&self, document: &Value) -> Value {
+        let driver = NodeId(document["driver"].as_u64().unwrap_or_default());
+        if !self.rebalances.admits(driver, Instant::now()) {
+            return json!({ "told": 0, "refused": true });
+        }
         let count = document["count"].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or_default();
         let before = LogTime(document["before_ms"].as_u64().unwrap_or_default());
         let may_go = |receiver: &Arc<Receiver>| {
@@ -239,6 +291,15 @@ mod tests {
         assert_eq!(surplus(&[101, 100, 100]), [0, 0, 0]);
         assert_eq!(surplus(&[7]), [0]);
         assert_eq!(surplus(&[]), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn clients_are_let_go_for_one_driver_at_a_time() {
+        let (turns, began) = (Turns::default(), Instant::now());
+        let admits = |driver: u64, ms: u64| turns.admits(NodeId(driver), began + Duration::from_millis(ms));
+        assert!(admits(1, 0) && !admits(2, 100) && admits(1, 4_000));
+        assert!(!admits(2, 5_000), "it is still at it");
+        assert!(admits(2, 9_000) && !admits(1, 9_001));
     }
 
     #[test]

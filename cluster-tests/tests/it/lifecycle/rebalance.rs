@@ -140,7 +140,11 @@ async fn connections_are_even_again_after_a_restart_and_nothing_is_lost() {
         anyhow::Ok(usize::from(sent))
     };
     let balancing = async {
-        let steps = admin.stream("Cluster/Rebalance", json!({ "rate": 500 })).await?;
+        let mut steps = admin.stream("Cluster/Rebalance", json!({ "rate": 100 })).await?;
+        steps.message().await?;
+        let another = Admin::at(cluster.member(1).admin)?.stream("Cluster/Rebalance", json!({})).await?;
+        let refused = all(another).await.err().map(|status| status.to_string()).unwrap_or_default();
+        assert!(refused.contains("under way already"), "{refused}");
         let steps = all(steps).await;
         even.store(true, Ordering::Relaxed);
         steps
