@@ -1,5 +1,5 @@
-//! What people ask of one node by way of another: a question by its name, with a document, and a document back. Dispatch
-//! carries it to where it is answered, and knows none of the questions.
+//! What people, or a client that comes to another node, ask of one node: a question by its name, with a document, and a
+//! document back. Dispatch carries it to where it is answered, and knows none of the answers.
 
 use std::future::Future;
 use std::pin::Pin;

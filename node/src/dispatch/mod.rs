@@ -10,6 +10,7 @@ pub mod effects;
 pub mod events;
 pub mod freeze;
 pub mod guests;
+pub mod hearing;
 mod herald;
 pub mod insight;
 pub mod journal;
@@ -30,7 +31,6 @@ pub mod tasks;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 
 use fulmar_broker::insight::What;
 use fulmar_broker::outbound::DropReason;
@@ -38,7 +38,7 @@ use fulmar_broker::retained::Retained;
 use fulmar_broker::{Now, SessionKey};
 use fulmar_mqtt::ReasonCode;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 
 use crate::cluster::calls::Desk;
 use crate::cluster::links::{Ground, Links, Run};
@@ -54,9 +54,6 @@ pub use publish::{Accepted, Admission, Durable, Offer, Ticket};
 pub use receiver::{Port, Receiver, Since};
 pub use routes::{RouteCache, Routes};
 pub use stage::{Drain, Stage};
-
-/// For how long a client's older connection is read before its newer one takes the session over.
-const HEAR_OUT_MAX: Duration = Duration::from_millis(500);
 
 /// See the module.
 pub struct Dispatch {
@@ -225,18 +222,6 @@ impl Dispatch {
         self.insight.note(client, What::TakenOver, reason.text(), "", receiver.epoch().0);
         self.close_receiver(receiver, Some(reason), DropReason::SessionEnded);
         receiver.tell(|port| port.taken_over());
-    }
-
-    /// Waits until what a client said on a connection that it still has here is dealt with, for it is older than what it
-    /// says on a new one: a DISCONNECT that nobody has read yet discards the will [v5 MQTT-3.14.4-3]. Bounded by
-    /// [`HEAR_OUT_MAX`]: one that never stops talking is taken over.
-    pub async fn hear_out(&self, key: &SessionKey) {
-        let (dealt_with, dropped) = oneshot::channel();
-        match self.receiver(key) {
-            Some(receiver) => receiver.tell(|port| port.hear_out(dealt_with)),
-            None => return,
-        }
-        let _ = tokio::time::timeout(HEAR_OUT_MAX, dropped).await;
     }
 
     /// Sums up what receivers have counted and not yet said.

@@ -14,6 +14,7 @@ use super::{Error, Operations};
 use crate::cluster::ClusterView;
 use crate::dispatch::Stage;
 use crate::dispatch::consult::{Consultant, Consulted};
+use crate::dispatch::hearing::HEAR_OUT;
 
 /// Between two looks at a node that leaves.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -189,6 +190,11 @@ impl Operations {
                 Ok(json!({}))
             }
             "shed" => Ok(self.shed(document)),
+            HEAR_OUT => {
+                let epoch = Epoch(document["epoch"].as_u64().unwrap_or_default());
+                self.dispatch.heard_out(&session()?, epoch).await;
+                Ok(json!({}))
+            }
             "guests" => Ok(self.own_guests(document)),
             "subscribers" => self.own_subscribers(document).await,
             "disconnect" => {

@@ -1,12 +1,13 @@
 //! MQTT over WebSocket, well-formed and not.
 
+use cluster_tests::client::Protocol;
 use cluster_tests::raw;
 use fulmar_mqtt::{Packet, QoS, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::ws::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, WebSocket, frame, request};
-use crate::support::{Honest, MIB, SOON, Server, encoded, raw_client, raw_subscribe, shared};
+use crate::support::{Honest, MIB, SOON, Server, client, encoded, raw_client, raw_subscribe, shared, with_will};
 
 async fn open(server: &Server) -> WebSocket<TcpStream> {
     WebSocket::open(TcpStream::connect(server.at(1)).await.unwrap()).await
@@ -48,6 +49,30 @@ async fn the_upgrade_is_answered_to_the_letter_on_any_path() {
             assert!(lower.contains("\r\nupgrade: websocket\r\n"), "{answer}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_was_sent_before_the_socket_ended_is_taken() {
+    let server = shared().await;
+    let mut witness = client(server.mqtt(), Protocol::V5, "witness-of-ends").await;
+    witness.subscribe("ends/#", 1).await.unwrap();
+    for round in 0..20 {
+        let mut socket = open(&server).await;
+        let connect = with_will(raw::connect(Version::V311, "ends"), "ends/will", 0);
+        socket.send(true, BINARY, &encoded(&Packet::Connect(Box::new(connect)), Version::V311)).await;
+        assert_eq!(mqtt(&mut socket, 4).await, CONNACK);
+        let said = raw::publish(0, "ends/said", QoS::AtMostOnce, round.to_string());
+        let said = frame(true, BINARY, true, &encoded(&Packet::Publish(said), Version::V311));
+        let leaves = frame(true, BINARY, true, &[0xE0, 0]);
+        let closes = if round % 2 == 0 { frame(true, CLOSE, true, &1000u16.to_be_bytes()) } else { Vec::new() };
+        socket.stream().write_all(&[said, leaves, closes].concat()).await.unwrap();
+        drop(socket);
+        let message = witness.receive(SOON).await.unwrap();
+        assert_eq!((message.topic.as_str(), message.text()), ("ends/said", round.to_string()), "round {round}");
+    }
+    let mut last = raw_client(server.mqtt(), Version::V311, "ends").await;
+    last.send(&Packet::Publish(raw::publish(0, "ends/last", QoS::AtMostOnce, ""))).await.unwrap();
+    assert_eq!(witness.receive(SOON).await.unwrap().topic, "ends/last", "no will of those who took their leave");
 }
 
 #[tokio::test]

@@ -1,24 +1,11 @@
 //! Wills: when they are published, and when not.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use cluster_tests::client::{Client, Options, Protocol, Will};
 use cluster_tests::raw;
-use fulmar_mqtt::packet::{self, Connect};
-use fulmar_mqtt::{Packet, QoS, ReasonCode, TopicName, Version, encode};
+use fulmar_mqtt::{Packet, QoS, ReasonCode, Version, encode};
 
-use crate::support::{PROTOCOLS, SOON, client, persistent, raw_client, raw_connect, shared};
-
-fn with_will(mut connect: Connect, topic: &str, delay_s: u32) -> Connect {
-    connect.will = Some(packet::Will {
-        topic: TopicName::new(topic.to_owned()).unwrap(),
-        payload: Bytes::copy_from_slice(connect.client_id.as_bytes()),
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        delay_s,
-        properties: Default::default(),
-    });
-    connect
-}
+use crate::support::{PROTOCOLS, SOON, client, persistent, raw_client, raw_connect, shared, with_will};
 
 /// A client that hears the wills under one topic.
 async fn witness(address: std::net::SocketAddr, topic: &str) -> Client {

@@ -13,8 +13,8 @@ use cluster_tests::harness::{DevOptions, Fulmar, Node, START_DEADLINE, ServeOpti
 use cluster_tests::metrics::Metrics;
 use cluster_tests::raw::{self, RawClient};
 use cluster_tests::{proc, wait_for};
-use fulmar_mqtt::packet::{ConnAck, Connect, Publish};
-use fulmar_mqtt::{Packet, QoS, ReasonCode, Version};
+use fulmar_mqtt::packet::{self, ConnAck, Connect, Publish};
+use fulmar_mqtt::{Packet, QoS, ReasonCode, TopicName, Version};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -314,4 +314,17 @@ pub(crate) fn seed(test: &str) -> u64 {
     let seed = given.unwrap_or_else(rand::random);
     println!("{test}: FULMAR_TEST_SEED={seed}");
     seed
+}
+
+/// A CONNECT with a will of QoS 1 that says who leaves it.
+pub(crate) fn with_will(mut connect: Connect, topic: &str, delay_s: u32) -> Connect {
+    connect.will = Some(packet::Will {
+        topic: TopicName::new(topic.to_owned()).unwrap(),
+        payload: Bytes::copy_from_slice(connect.client_id.as_bytes()),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        delay_s,
+        properties: Default::default(),
+    });
+    connect
 }

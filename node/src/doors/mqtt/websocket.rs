@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
-use actix_ws::{CloseCode, CloseReason, Item, Message as Frame, MessageStream, Session as FrameSink};
+use actix_ws::{CloseCode, CloseReason, Item, Message as Frame, MessageStream, ProtocolError, Session as FrameSink};
 use bytes::BytesMut;
 use fulmar_mqtt::limits::PACKET_BYTES_HARD_MAX;
 use futures_util::Stream as _;
@@ -106,6 +106,8 @@ impl Link for WebSocket {
         loop {
             let frame = match ready!(Pin::new(&mut self.frames).poll_next(cx)) {
                 None | Some(Ok(Frame::Close(_))) => return Poll::Ready(Ok(0)),
+                // The socket has ended. What came before its end is still to be decoded; then the stream ends.
+                Some(Err(ProtocolError::Io(error))) if error.kind() == io::ErrorKind::Other => continue,
                 Some(Err(error)) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error))),
                 Some(Ok(frame)) => frame,
             };
