@@ -22,6 +22,7 @@ impl Dispatch {
     /// Waits until what a client said on the connection that has its session is dealt with: proposed by this node, or
     /// committed, where it is another's.
     pub async fn hear_out(&self, key: &SessionKey) {
+        fail::fail_point!("claim::no_wait", |_| ());
         let heard = async {
             if let Some(receiver) = self.receiver(key) {
                 return dealt_with(receiver).await;

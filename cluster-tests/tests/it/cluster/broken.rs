@@ -7,7 +7,7 @@ use crate::durability::has_failpoints;
 use crate::support::seed;
 
 /// Seeds that are tried: a broken rule shows only if something falls into its gap.
-const TRIES: usize = 4;
+const TRIES: usize = 12;
 
 /// Runs a scenario against nodes that break a rule, until `seen` finds what must come of it.
 async fn is_found_out(point: &str, scenario: &str, seen: impl Fn(&Row) -> bool) {
