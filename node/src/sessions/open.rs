@@ -279,6 +279,11 @@ impl Sessions {
         let mut first = BytesMut::new();
         encode(&connack, connect.version, &mut first)
             .map_err(|_| (ReasonCode::UnspecifiedError, "CONNACK could not be written"))?;
+        // [v5 MQTT-3.1.2-24]
+        if connect.properties.maximum_packet_size.is_some_and(|most| first.len() > most as usize) {
+            self.abandon(&key, claimed.epoch);
+            return Err((ReasonCode::PacketTooLarge, "CONNACK is larger than the client takes"));
+        }
         outbound.control(&first);
         let id = dispatch.receiver_id();
         let guest = Guest {
@@ -375,10 +380,10 @@ impl Sessions {
         Err(self.abandon(key, epoch))
     }
 
-    /// A session that was claimed must not stay with nobody.
+    /// A session that was claimed must not stay with nobody. The will of a CONNECT that is not accepted is none.
     fn abandon(&self, key: &SessionKey, epoch: Epoch) -> (ReasonCode, &'static str) {
         let (key, sent_below) = (key.clone(), None);
-        let release = Release { key, epoch, discard_will: false, expiry_s: None, sent_below };
+        let release = Release { key, epoch, discard_will: true, expiry_s: None, sent_below };
         self.dispatch.replica().propose(vec![Command::Release(release)], Box::new(|_| {}));
         NOT_CLAIMED
     }

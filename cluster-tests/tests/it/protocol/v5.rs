@@ -255,6 +255,18 @@ async fn a_packet_beyond_what_the_client_takes_is_not_sent() {
 }
 
 #[tokio::test]
+async fn a_client_that_takes_no_connack_is_refused_in_fewer_bytes() {
+    let server = shared().await;
+    // There is no room for a client id that is assigned.
+    for (client_id, reason) in [("", ReasonCode::PacketTooLarge), ("terse", ReasonCode::Success)] {
+        let mut connect = raw::connect(Version::V5, client_id);
+        connect.properties.maximum_packet_size = Some(20);
+        let (_client, connack) = raw_connect(server.mqtt(), connect).await;
+        assert_eq!(connack.reason, reason, "{client_id:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_clients_receive_maximum_is_kept() {
     let server = shared().await;
     for make in [raw::connect, persistent] {

@@ -154,6 +154,8 @@ pub struct Session {
     persistent: bool,
     expiry_s: u32,
     problem_information: bool,
+    /// The largest packet that the client takes.
+    packet_bytes_max: u32,
     keep_alive_ms: u64,
     last_packet_ms: u64,
     ended: bool,
@@ -324,6 +326,15 @@ impl Session {
     }
 
     fn packet(&mut self, now: Now, packet: Packet, outputs: &mut Vec<Output>) {
+        let filters = match &packet {
+            Packet::Subscribe(subscribe) => subscribe.filters.len(),
+            Packet::Unsubscribe(unsubscribe) => unsubscribe.filters.len(),
+            _ => 0,
+        };
+        if !self.takes_reasons(filters) {
+            self.fail(ReasonCode::PacketTooLarge, Some("its answer is larger than the client takes"), outputs);
+            return;
+        }
         match packet {
             Packet::Publish(publish) => self.publish(now, publish, outputs),
             Packet::PubRel(ack) => self.pubrel(&ack, outputs),
@@ -335,6 +346,18 @@ impl Session {
             Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_) => {}
             _ => self.fail(ReasonCode::ProtocolError, Some("unexpected packet"), outputs),
         }
+    }
+
+    /// Whether a SUBACK or UNSUBACK with so many reasons, and no properties, is one that the client takes
+    /// [v5 MQTT-3.1.2-24].
+    fn takes_reasons(&self, reasons: usize) -> bool {
+        let remaining = 3 + reasons;
+        let header = match remaining {
+            0..=0x7F => 2,
+            0x80..=0x3FFF => 3,
+            _ => 4,
+        };
+        reasons == 0 || header + remaining <= self.packet_bytes_max as usize
     }
 
     fn client_disconnects(&mut self, disconnect: &Disconnect, outputs: &mut Vec<Output>) {

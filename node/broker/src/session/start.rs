@@ -128,6 +128,7 @@ impl Session {
             max if v5 && max > 0 && (connect.keep_alive_s == 0 || connect.keep_alive_s > max) => max,
             _ => connect.keep_alive_s,
         });
+        let packet_bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         let mut properties = ConnAckProperties::default();
         if v5 {
             let wanted_expiry_s = connect.properties.session_expiry_s.unwrap_or(0);
@@ -153,9 +154,10 @@ impl Session {
             manners,
             persistent: opening.expiry_s > 0,
             expiry_s: opening.expiry_s,
+            packet_bytes_max,
             // [v5 MQTT-3.4.2-2] nor where a text might make a packet too large for the client.
             problem_information: connect.properties.request_problem_information.unwrap_or(true)
-                && connect.properties.maximum_packet_size.is_none_or(|bytes| bytes >= TEXTS_FROM_BYTES),
+                && packet_bytes_max >= TEXTS_FROM_BYTES,
             keep_alive_ms: silence_ms(keep_alive_s, manners.keep_alive_grace_s),
             last_packet_ms: now.mono_ms,
             ended: false,

@@ -151,3 +151,27 @@ fn what_is_granted_on_a_topic_is_the_most_of_its_filters() {
     talk.packet(subscribe(2, &["a/#", "#"]));
     assert_eq!(talk.session.granted(&topic("a/b")), Some(QoS::AtLeastOnce));
 }
+
+#[test]
+fn an_answer_that_the_client_does_not_take_is_not_sent() {
+    let unsubscribe = |filters: &[&str]| {
+        let filters = filters.iter().map(|filter| TopicFilter::new((*filter).to_owned()).unwrap()).collect();
+        Packet::Unsubscribe(Box::new(Unsubscribe { packet_id: 2, filters, user: Vec::new() }))
+    };
+    let many: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    // The whole SUBACK or UNSUBACK: a header of 2 or 3 bytes, the packet id, no properties, and the reasons.
+    for (filters, bytes) in [(&many[..1], 6), (&many[..124], 129), (&many[..125], 131), (&many[..200], 206)] {
+        for packet in [subscribe(1, filters), unsubscribe(filters)] {
+            for (most, taken) in [(bytes, true), (bytes - 1, false)] {
+                let mut connect = connect(Version::V5);
+                connect.properties.maximum_packet_size = Some(most);
+                let outputs = Talk::new(&connect).packet(packet.clone());
+                match taken {
+                    true => assert!(!outputs.iter().any(|output| matches!(output, Output::End { .. })), "{outputs:?}"),
+                    false => assert_eq!(ended(&outputs), Some(ReasonCode::PacketTooLarge)),
+                }
+            }
+        }
+    }
+}
