@@ -2,10 +2,11 @@
 
 use bytes::BytesMut;
 use cluster_tests::client::{Client, Options, Protocol, Will};
-use cluster_tests::raw;
+use cluster_tests::raw::{self, RawClient};
 use fulmar_mqtt::{Packet, QoS, ReasonCode, Version, encode};
+use tokio::net::TcpSocket;
 
-use crate::support::{PROTOCOLS, SOON, client, persistent, raw_client, raw_connect, shared, with_will};
+use crate::support::{PROTOCOLS, SOON, client, persistent, raw_client, raw_connect, raw_subscribe, shared, with_will};
 
 /// A client that hears the wills under one topic.
 async fn witness(address: std::net::SocketAddr, topic: &str) -> Client {
@@ -45,25 +46,67 @@ async fn a_lost_connection_publishes_the_will_and_a_disconnect_does_not() {
 #[tokio::test]
 async fn a_disconnect_counts_before_the_same_clients_next_connection() {
     let server = shared().await;
+    let mut keeper = raw_connect(server.mqtt(), persistent(Version::V5, "keeper-of-hasty")).await.0;
+    raw_subscribe(&mut keeper, "hasty/kept", QoS::AtLeastOnce).await;
+    drop(keeper);
     for version in [Version::V31, Version::V311, Version::V5] {
         let mut witness = witness(server.mqtt(), "hasty").await;
-        let hasty = with_will(raw::connect(version, "hasty"), "hasty/will", 0);
-        let (mut older, _) = raw_connect(server.mqtt(), hasty).await;
-        // The node is busy with what comes before the DISCONNECT when the next CONNECT is there.
-        let mut said = BytesMut::new();
-        for number in 0..2_000 {
-            encode(&said_of("hasty/busy", &number.to_string()), version, &mut said).unwrap();
-        }
-        encode(&raw::disconnect(ReasonCode::Success), version, &mut said).unwrap();
-        older.send_bytes(&said).await.unwrap();
-        let mut newer = raw_client(server.mqtt(), version, "hasty").await;
-        newer.send(&said_of("hasty/last", "")).await.unwrap();
-        loop {
-            match witness.receive(SOON).await.unwrap().topic.as_str() {
-                "hasty/busy" => {}
-                "hasty/last" => break,
-                other => panic!("{version:?}: {other}"),
+        for (topic, qos, count, times) in [
+            ("hasty/busy", QoS::AtMostOnce, 2_000, 1),
+            ("hasty/kept", QoS::AtLeastOnce, 20, 20),
+            ("", QoS::AtMostOnce, 0, 20),
+        ] {
+            for _ in 0..times {
+                let hasty = with_will(raw::connect(version, "hasty"), "hasty/will", 0);
+                let (mut older, _) = raw_connect(server.mqtt(), hasty).await;
+                // The node, or its log, is busy with what comes before the DISCONNECT when the next CONNECT is there.
+                let mut said = BytesMut::new();
+                for number in 1..=count {
+                    let packet_id = if qos == QoS::AtMostOnce { 0 } else { number };
+                    let publish = raw::publish(packet_id, topic, qos, number.to_string());
+                    encode(&Packet::Publish(publish), version, &mut said).unwrap();
+                }
+                encode(&raw::disconnect(ReasonCode::Success), version, &mut said).unwrap();
+                older.send_bytes(&said).await.unwrap();
+                raw_client(server.mqtt(), version, "hasty").await;
             }
+            let mut newer = raw_client(server.mqtt(), version, "hasty").await;
+            newer.send(&said_of("hasty/last", "")).await.unwrap();
+            loop {
+                match witness.receive(SOON).await.unwrap().topic.as_str() {
+                    "hasty/busy" | "hasty/kept" => {}
+                    "hasty/last" => break,
+                    other => panic!("{version:?}, {count} of {qos:?}: {other}"),
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_disconnect_counts_where_its_client_reads_nothing_more() {
+    let server = shared().await;
+    for version in [Version::V31, Version::V311, Version::V5] {
+        let mut witness = witness(server.mqtt(), "sated").await;
+        let mut feeder = raw_client(server.mqtt(), version, "feeder").await;
+        for round in 0..10 {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4_096).unwrap();
+            let mut sated = RawClient::new(socket.connect(server.mqtt()).await.unwrap(), version);
+            sated.handshake(with_will(raw::connect(version, "sated"), "sated/will", 0), SOON).await.unwrap();
+            raw_subscribe(&mut sated, "feed", QoS::AtMostOnce).await;
+            // More than the sockets hold: the node is writing when the client has gone, and its system says so.
+            for _ in 0..100 {
+                let publish = raw::publish(0, "feed", QoS::AtMostOnce, vec![b'x'; 64 << 10]);
+                feeder.send(&Packet::Publish(publish)).await.unwrap();
+            }
+            feeder.send(&Packet::PingReq).await.unwrap();
+            assert_eq!(feeder.next(SOON).await.unwrap(), Packet::PingResp);
+            sated.send(&raw::disconnect(ReasonCode::Success)).await.unwrap();
+            drop(sated);
+            let mut newer = raw_client(server.mqtt(), version, "sated").await;
+            newer.send(&said_of("sated/last", "")).await.unwrap();
+            assert_eq!(witness.receive(SOON).await.unwrap().topic, "sated/last", "{version:?}, round {round}");
         }
     }
 }

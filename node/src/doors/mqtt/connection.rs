@@ -12,21 +12,19 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use fulmar_mqtt::codec::Role;
-use fulmar_mqtt::packet::{ConnAck, ConnAckProperties, Connect};
-use fulmar_mqtt::{DecodeError, Decoded, Decoder, Packet, ReasonCode, Version, encode};
+use fulmar_mqtt::packet::Connect;
+use fulmar_mqtt::{DecodeError, Decoded, Decoder, Packet};
 use prometheus_client::metrics::gauge::Gauge;
 use ractor::ActorRef;
 use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, Sleep};
 
 use super::accept::Door;
+use super::farewell::{FAREWELL, answer_version, refuse, say_goodbye};
 use super::link::{Link, READ_BYTES_MAX};
 use crate::dispatch::{Dispatch, Receiver};
 use crate::sessions::{Batch, Message, Opened};
 use crate::telemetry::metrics::{PacketCounts, Turned};
-
-/// Time that a peer has to take the last bytes, and then to end its side.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// For how long a client may have to do with a node that may not act: then it is let go, to find another one.
 const FROZEN_MAX: Duration = Duration::from_secs(10);
@@ -176,41 +174,6 @@ async fn read_connect<L: Link>(
     }
 }
 
-/// In which version a failed CONNECT is answered, if at all: 3.x knows codes only for two failures of form.
-fn answer_version(decoder: &Decoder, reason: ReasonCode) -> Option<Version> {
-    let has_code = matches!(reason, ReasonCode::UnsupportedProtocolVersion | ReasonCode::ClientIdentifierNotValid);
-    Some(decoder.refusal_version()).filter(|version| *version == Version::V5 || has_code)
-}
-
-/// Sends a CONNACK that says no, and closes.
-async fn refuse<L: Link>(link: &mut L, version: Option<Version>, reason: ReasonCode) {
-    let mut out = BytesMut::new();
-    if let Some(version) = version {
-        let properties = ConnAckProperties::default();
-        let connack = Packet::ConnAck(Box::new(ConnAck { session_present: false, reason, properties }));
-        if let Err(error) = encode(&connack, version, &mut out) {
-            tracing::error!(%error, "CONNACK not sent");
-        }
-    }
-    let said = async {
-        poll_fn(|cx| link.poll_send(cx, &mut out)).await?;
-        say_goodbye(link).await
-    };
-    // The peer may be gone already; there is nothing left to do for it.
-    let _ = tokio::time::timeout(FAREWELL, said).await;
-}
-
-/// Ends our side, then reads to the end of theirs: a socket closed with unread bytes would be reset, and the peer's
-/// system would throw away the reason that it has just been sent.
-async fn say_goodbye<L: Link>(link: &mut L) -> io::Result<()> {
-    poll_fn(|cx| link.poll_close(cx)).await?;
-    let mut ignored = BytesMut::new();
-    while poll_fn(|cx| link.poll_recv(cx, &mut ignored)).await? > 0 {
-        ignored.clear();
-    }
-    Ok(())
-}
-
 /// A connection with a session.
 struct Running<L> {
     /// Those that came as this one did.
@@ -261,7 +224,14 @@ impl<L: Link> Running<L> {
             return self.wait_for_end().await;
         }
         loop {
-            match poll_fn(|cx| self.poll_event(cx)).await? {
+            let event = match poll_fn(|cx| self.poll_event(cx)).await {
+                Ok(event) => event,
+                Err(error) => {
+                    self.read_to_end().await;
+                    return Err(error);
+                }
+            };
+            match event {
                 Event::Read(0) => return Ok(()),
                 Event::Read(count) => {
                     self.dispatch.metrics().received_bytes.inc_by(count as u64);
@@ -284,6 +254,26 @@ impl<L: Link> Running<L> {
                 Event::Finished => return self.say_goodbye().await,
             }
         }
+    }
+
+    /// A socket that takes nothing more may have brought something before: a client that leaves without reading all that
+    /// it is sent has its DISCONNECT here.
+    async fn read_to_end(&mut self) {
+        let mut read = |cx: &mut Context<'_>| {
+            self.receiver.listen(cx.waker());
+            if self.receiver.outbound().closed() || !self.dispatch.acts() {
+                return Poll::Ready(false);
+            }
+            if !self.receiver.takes_batch() {
+                return Poll::Pending;
+            }
+            let Poll::Ready(Ok(count @ 1..)) = self.link.poll_recv(cx, &mut self.buffer) else {
+                return Poll::Ready(false);
+            };
+            self.dispatch.metrics().received_bytes.inc_by(count as u64);
+            Poll::Ready(self.pass_on())
+        };
+        while poll_fn(&mut read).await {}
     }
 
     /// Passes on what was read, or keeps it if the lease has ended meanwhile: it may be matched by what is out of date.

@@ -4,6 +4,7 @@
 mod accept;
 mod admission;
 mod connection;
+mod farewell;
 mod http;
 mod link;
 mod proxy;

@@ -65,9 +65,10 @@ impl State {
         }
         // Once it is closed: from then on nobody adds routes to it.
         self.dispatch.unsubscribe(self.receiver.id(), self.session.filters());
-        self.dispatch.unregister(&self.receiver);
         self.dispatch.metrics().sessions_connected.dec();
-        if !taken_over {
+        if taken_over {
+            self.dispatch.unregister(&self.receiver);
+        } else {
             // Behind what it published: a will comes after the client's own last words.
             self.last = Some(Release { key, epoch, discard_will, expiry_s, sent_below });
         }

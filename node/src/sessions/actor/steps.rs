@@ -74,6 +74,8 @@ impl State {
                 }
             }),
         );
+        // Now, for whoever does not find it claims the session behind that.
+        self.dispatch.unregister(&self.receiver);
     }
 
     /// Has commands of this session committed; the step is taken when they are. `retained`: with the retained messages
