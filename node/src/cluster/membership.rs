@@ -99,8 +99,14 @@ async fn step(context: &Arc<Context>, seen: &mut BTreeMap<u64, Instant>) -> Resu
     if membership.get_joint_config().len() > 1 {
         return finish_joint(context, &membership).await;
     }
-    let members = standings(context, &membership, seen);
     let voting: BTreeSet<u64> = membership.voter_ids().collect();
+    let mut learners = membership.nodes().map(|(node, _)| *node).filter(|node| !voting.contains(node));
+    // Whoever removed it may be at it still.
+    let left = |node: NodeId| context.core.state().removed(node) && !context.leadership.is_leaving(node);
+    if let Some(removed) = learners.find(|node| left(NodeId(*node))) {
+        return dismiss(context, removed).await;
+    }
+    let members = standings(context, &membership, seen);
     let wanted = voters(&members, context.node.0);
     if wanted != voting {
         tracing::info!(voters = wanted.len(), members = members.len(), "the voters change");
@@ -190,6 +196,9 @@ impl Drop for Leaving<'_> {
 async fn forget(context: &Context, node: u64) -> Result<(), String> {
     let _leaving = Leaving::begin(context, node);
     lapsed(context, NodeId(node)).await?;
+    // The log first: from it any leader knows what is left to be done.
+    let term = context.leads().ok_or("does not lead any more")?;
+    context.lead(term, vec![Command::RemoveNode { node: NodeId(node) }]).await?;
     dismiss(context, node).await
 }
 
@@ -206,10 +215,9 @@ async fn lapsed(context: &Context, node: NodeId) -> Result<(), String> {
     }
 }
 
+/// Takes out a member that the log says is removed.
 async fn dismiss(context: &Context, node: u64) -> Result<(), String> {
     change(context, ChangeMembers::RemoveNodes(BTreeSet::from([node])), true).await?;
-    let term = context.leads().ok_or("does not lead any more")?;
-    context.lead(term, vec![Command::RemoveNode { node: NodeId(node) }]).await?;
     tracing::info!(node = format!("{node:016x}"), "was removed");
     Ok(())
 }
