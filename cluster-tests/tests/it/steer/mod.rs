@@ -129,8 +129,11 @@ async fn settings_of_one_node_count_at_the_others() {
     });
     banned.await.unwrap();
     assert_eq!(try_connect(&cluster, 2, Version::V5, "f").await.0, ReasonCode::Banned);
-    let alarms = names(&ask(&cluster, 0, "Alarms/List", json!({})).await);
-    assert!(alarms.contains(&("flapping_ban".to_owned(), "f".to_owned())), "{alarms:?}");
+    let raised = ("flapping_ban".to_owned(), "f".to_owned());
+    let alarmed = wait_for("the alarm at a third node", SOON, async || {
+        names(&ask(&cluster, 0, "Alarms/List", json!({})).await).contains(&raised).then_some(())
+    });
+    alarmed.await.unwrap();
     for (node, set_s, told_s) in [(1, 60, Some(60)), (2, 1_000_000, None)] {
         set(0, "session.expiry_s_max", json!(set_s)).await;
         let mut client = RawClient::tcp(cluster.mqtt(node), Version::V5).await.unwrap();
