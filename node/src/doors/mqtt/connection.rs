@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -267,13 +267,15 @@ impl<L: Link> Running<L> {
             if !self.receiver.takes_batch() {
                 return Poll::Pending;
             }
-            let Poll::Ready(Ok(count @ 1..)) = self.link.poll_recv(cx, &mut self.buffer) else {
+            let Ok(count @ 1..) = ready!(self.link.poll_recv(cx, &mut self.buffer)) else {
                 return Poll::Ready(false);
             };
             self.dispatch.metrics().received_bytes.inc_by(count as u64);
             Poll::Ready(self.pass_on())
         };
-        while poll_fn(&mut read).await {}
+        let read = async { while poll_fn(&mut read).await {} };
+        // That it has failed is known of its other half within no time.
+        let _ = Box::pin(tokio::time::timeout(FAREWELL, read)).await;
     }
 
     /// Passes on what was read, or keeps it if the lease has ended meanwhile: it may be matched by what is out of date.
