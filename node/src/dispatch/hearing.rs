@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::{Dispatch, Receiver};
 
 /// For how long a client's older connection is read before its newer one takes the session over: one that never stops
-/// talking, or whose node does not answer, is taken over then.
+/// talking is taken over then. Its node has the time of any question between nodes to answer.
 const HEAR_OUT_MAX: Duration = Duration::from_millis(500);
 
 /// The question of one node to another, with `session` and `epoch`.
@@ -23,19 +23,16 @@ impl Dispatch {
     /// committed, where it is another's.
     pub async fn hear_out(&self, key: &SessionKey) {
         fail::fail_point!("claim::no_wait", |_| ());
-        let heard = async {
-            if let Some(receiver) = self.receiver(key) {
-                return dealt_with(receiver).await;
+        if let Some(receiver) = self.receiver(key) {
+            return dealt_with(receiver).await;
+        }
+        let owned = self.replica.read().session(key).and_then(|view| view.owner.zip(Some(view.epoch)));
+        if let Some((owner, epoch)) = owned.filter(|(owner, _)| owner.node != self.replica.run().0) {
+            let document = json!({ "session": key.to_string(), "epoch": epoch.0 });
+            if let Err(error) = self.consult(owner.node, HEAR_OUT, document).await {
+                tracing::debug!(client = %key, error, "what it said elsewhere is not known");
             }
-            let owned = self.replica.read().session(key).and_then(|view| view.owner.zip(Some(view.epoch)));
-            if let Some((owner, epoch)) = owned.filter(|(owner, _)| owner.node != self.replica.run().0) {
-                let document = json!({ "session": key.to_string(), "epoch": epoch.0 });
-                if let Err(error) = self.consult(owner.node, HEAR_OUT, document).await {
-                    tracing::debug!(client = %key, error, "what it said elsewhere is not known");
-                }
-            }
-        };
-        let _ = tokio::time::timeout(HEAR_OUT_MAX, heard).await;
+        }
     }
 
     /// Has the connection of one epoch of a session read to its end, for another node; returns once what that came to is
@@ -43,7 +40,7 @@ impl Dispatch {
     pub async fn heard_out(&self, key: &SessionKey, epoch: Epoch) {
         let here = || self.receiver(key).filter(|receiver| receiver.epoch() == epoch);
         if let Some(receiver) = here() {
-            let _ = tokio::time::timeout(HEAR_OUT_MAX, dealt_with(receiver)).await;
+            dealt_with(receiver).await;
         }
         let (node, generation) = self.replica.run();
         let owned =
@@ -60,11 +57,11 @@ impl Dispatch {
     }
 }
 
-/// Until all that has come on a connection has had its proposals made.
+/// Until all that has come on a connection has had its proposals made; not longer than [`HEAR_OUT_MAX`].
 async fn dealt_with(receiver: std::sync::Arc<Receiver>) {
     let (guard, dropped) = oneshot::channel();
     receiver.tell(|port| port.hear_out(guard));
     drop(receiver); // it may be the last to hold it
     // The guard is never sent through, only dropped.
-    let _ = dropped.await;
+    let _ = tokio::time::timeout(HEAR_OUT_MAX, dropped).await;
 }

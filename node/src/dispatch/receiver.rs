@@ -226,10 +226,10 @@ impl Receiver {
         self.signal();
     }
 
-    /// Whether the session is to be told, once, that nothing more is there to be read.
-    #[must_use]
-    pub fn heard_out(&self) -> bool {
-        self.hearing_out.load(Ordering::Acquire) && self.hearing_out.swap(false, Ordering::AcqRel)
+    /// Whether the session is to be told, once, that nothing more is there to be read. `quiet`: whether that is so; asked
+    /// only if somebody waits for it.
+    pub fn heard_out(&self, quiet: impl FnOnce() -> bool) -> bool {
+        self.hearing_out.load(Ordering::Acquire) && quiet() && self.hearing_out.swap(false, Ordering::AcqRel)
     }
 
     /// Books one more request to send something; `false`: too many wait for the session.

@@ -76,6 +76,28 @@ async fn what_was_sent_before_the_socket_ended_is_taken() {
 }
 
 #[tokio::test]
+async fn a_disconnect_counts_before_the_same_clients_next_connection() {
+    let server = shared().await;
+    let mut witness = client(server.mqtt(), Protocol::V5, "witness-of-hasty-frames").await;
+    witness.subscribe("frames/#", 0).await.unwrap();
+    for round in 0..60 {
+        let mut older = open(&server).await;
+        let connect = with_will(raw::connect(Version::V311, "hasty-frames"), "frames/will", 0);
+        older.send(true, BINARY, &encoded(&Packet::Connect(Box::new(connect)), Version::V311)).await;
+        assert_eq!(mqtt(&mut older, 4).await, CONNACK);
+        // Before the DISCONNECT comes nothing, or more than actix holds at once, in many frames or in one.
+        let (length, count) = [(0, 0), (10_000, 30), (200_000, 1)][round % 3];
+        let long = raw::publish(0, "elsewhere", QoS::AtMostOnce, vec![b'x'; length]);
+        let long = frame(true, BINARY, true, &encoded(&Packet::Publish(long), Version::V311));
+        let said = [long.repeat(count), frame(true, BINARY, true, &[0xE0, 0])].concat();
+        older.stream().write_all(&said).await.unwrap();
+        let mut newer = raw_client(server.mqtt(), Version::V311, "hasty-frames").await;
+        newer.send(&Packet::Publish(raw::publish(0, "frames/newer", QoS::AtMostOnce, ""))).await.unwrap();
+        assert_eq!(witness.receive(SOON).await.unwrap().topic, "frames/newer", "round {round}: no will before it");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_upgrade_to_mqtt_is_refused() {
     let server = shared().await;
     let good = request("/mqtt", "mqtt");

@@ -91,7 +91,10 @@ async fn greet<L: Link>(mut link: L, door: &Door, peer: Peer, connect_by: Instan
         return None;
     }
     // What a frozen node reads may be old: a client that gave up on it is elsewhere by now, and keeps its session there.
-    let gone = poll_fn(|cx| Poll::Ready(matches!(link.poll_recv(cx, &mut buffer), Poll::Ready(Ok(0) | Err(_)))));
+    let gone = poll_fn(|cx| match link.poll_recv(cx, &mut buffer) {
+        Poll::Ready(more) => Poll::Ready(!matches!(more, Ok(1..))),
+        Poll::Pending => link.poll_quiet(cx).map(|()| false),
+    });
     if gone.await {
         return None;
     }
@@ -363,7 +366,8 @@ impl<L: Link> Running<L> {
             if let Poll::Ready(count) = self.link.poll_recv(cx, &mut self.buffer) {
                 return Poll::Ready(count.map(Event::Read));
             }
-            if self.receiver.heard_out() && self.actor.cast(Message::HeardOut).is_err() {
+            let heard_out = self.receiver.heard_out(|| self.link.poll_quiet(cx).is_ready());
+            if heard_out && self.actor.cast(Message::HeardOut).is_err() {
                 return Poll::Ready(Ok(Event::Finished));
             }
         }

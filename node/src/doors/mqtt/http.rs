@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use super::accept::Door;
 use super::admission::Permit;
 use super::connection::Peer;
+use super::quiet::Quiet;
 use super::stream::{HttpStream, Stream};
 use super::websocket;
 use crate::config::listener::Protocol;
@@ -48,6 +49,7 @@ pub(super) struct Came {
     asked: AtomicU32,
     busy: AtomicU32,
     upgraded: AtomicBool,
+    quiet: Quiet,
 }
 
 /// A request that is being served.
@@ -108,6 +110,10 @@ impl Came {
     /// From here on the loop of the connection keeps the time.
     pub(super) fn upgrade(&self) {
         self.upgraded.store(true, Ordering::Release);
+    }
+
+    pub(super) fn quiet(&self) -> &Quiet {
+        &self.quiet
     }
 
     /// A word about what is served here, where it is not what was asked for.
@@ -171,8 +177,8 @@ impl Workers {
 
     /// Passes a connection on to a worker; with all of them behind, it is closed.
     pub(super) fn hand_over(&self, stream: Stream, door: Arc<Door>, peer: Peer, connect_by: Instant, permit: Permit) {
-        let (asked, busy, upgraded) = Default::default();
-        let came = Arc::new(Came { door, peer, connect_by, asked, busy, upgraded });
+        let (asked, busy, upgraded, quiet) = Default::default();
+        let came = Arc::new(Came { door, peer, connect_by, asked, busy, upgraded, quiet });
         let at = self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len();
         if self.queues[at].try_send(HttpStream::new(stream, permit, came.clone())).is_err() {
             came.door.turned_away(Turned::ConnectRate);

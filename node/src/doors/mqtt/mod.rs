@@ -8,6 +8,7 @@ mod farewell;
 mod http;
 mod link;
 mod proxy;
+mod quiet;
 mod stream;
 mod websocket;
 

@@ -1,11 +1,13 @@
 //! A byte stream, plain or TLS, whose first byte may have been read already to tell the protocol.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use actix_rt::net::{ActixStream, Ready};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -45,6 +47,13 @@ impl Stream {
         self.read_exact(&mut first).await?;
         self.first = Some(first[0]);
         Ok(first[0])
+    }
+
+    /// Whether nothing waits in the socket, not even its end.
+    pub(super) fn quiet(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = SockRef::from(self.socket()).peek(&mut byte);
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     fn socket(&self) -> &TcpStream {
@@ -122,7 +131,11 @@ impl HttpStream {
 impl AsyncRead for HttpStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() {
+            self.came.quiet().look(cx, || self.stream.quiet());
+        }
+        ready!(read)?;
         if self.respelled && !self.frames.pass(buf.filled().get(before..).unwrap_or_default()) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a WebSocket frame is too large")));
         }

@@ -43,8 +43,9 @@ pub(super) async fn upgrade(request: HttpRequest, body: web::Payload) -> Result<
     if asked && !response.headers().contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
         return Ok(HttpResponse::BadRequest().body("none of the sub-protocols is mqtt or mqttv3.1\n"));
     }
-    let link = WebSocket { sink: Some(sink), frames: frames.max_frame_size(FRAME_BYTES_MAX), sending: None };
     came.upgrade();
+    let frames = frames.max_frame_size(FRAME_BYTES_MAX);
+    let link = WebSocket { sink: Some(sink), frames, sending: None, came: came.clone() };
     let mut peer = came.peer.clone();
     peer.host = host(&request).or(peer.host);
     // The time may have passed with requests before this one.
@@ -76,6 +77,7 @@ struct WebSocket {
     sink: Option<FrameSink>,
     frames: MessageStream,
     sending: Option<Sending>,
+    came: Arc<Came>,
 }
 
 impl WebSocket {
@@ -133,6 +135,10 @@ impl Link for WebSocket {
                 return Poll::Ready(Ok(bytes.len()));
             }
         }
+    }
+
+    fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.came.quiet().poll(cx)
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, out: &mut BytesMut) -> Poll<io::Result<()>> {
