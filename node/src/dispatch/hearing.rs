@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::{Dispatch, Receiver};
 
 /// For how long a client's older connection is read before its newer one takes the session over: one that never stops
-/// talking is taken over then. Its node has the time of any question between nodes to answer.
+/// talking is taken over then. Another node's answer is waited for as long as that to any question between nodes.
 const HEAR_OUT_MAX: Duration = Duration::from_millis(500);
 
 /// The question of one node to another, with `session` and `epoch`.

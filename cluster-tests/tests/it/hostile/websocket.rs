@@ -2,6 +2,7 @@
 
 use cluster_tests::client::Protocol;
 use cluster_tests::raw;
+use fulmar_mqtt::packet::Connect;
 use fulmar_mqtt::{Packet, QoS, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -15,6 +16,14 @@ async fn open(server: &Server) -> WebSocket<TcpStream> {
 
 fn connect(client_id: &str) -> Vec<u8> {
     encoded(&Packet::Connect(Box::new(raw::connect(Version::V311, client_id))), Version::V311).to_vec()
+}
+
+/// A client of 3.1.1 that has its CONNACK.
+async fn let_in(server: &Server, connect: Connect) -> WebSocket<TcpStream> {
+    let mut socket = open(server).await;
+    socket.send(true, BINARY, &encoded(&Packet::Connect(Box::new(connect)), Version::V311)).await;
+    assert_eq!(mqtt(&mut socket, 4).await, CONNACK);
+    socket
 }
 
 const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
@@ -57,10 +66,8 @@ async fn what_was_sent_before_the_socket_ended_is_taken() {
     let mut witness = client(server.mqtt(), Protocol::V5, "witness-of-ends").await;
     witness.subscribe("ends/#", 1).await.unwrap();
     for round in 0..20 {
-        let mut socket = open(&server).await;
         let connect = with_will(raw::connect(Version::V311, "ends"), "ends/will", 0);
-        socket.send(true, BINARY, &encoded(&Packet::Connect(Box::new(connect)), Version::V311)).await;
-        assert_eq!(mqtt(&mut socket, 4).await, CONNACK);
+        let mut socket = let_in(&server, connect).await;
         let said = raw::publish(0, "ends/said", QoS::AtMostOnce, round.to_string());
         let said = frame(true, BINARY, true, &encoded(&Packet::Publish(said), Version::V311));
         let leaves = frame(true, BINARY, true, &[0xE0, 0]);
@@ -81,10 +88,8 @@ async fn a_disconnect_counts_before_the_same_clients_next_connection() {
     let mut witness = client(server.mqtt(), Protocol::V5, "witness-of-hasty-frames").await;
     witness.subscribe("frames/#", 0).await.unwrap();
     for round in 0..60 {
-        let mut older = open(&server).await;
         let connect = with_will(raw::connect(Version::V311, "hasty-frames"), "frames/will", 0);
-        older.send(true, BINARY, &encoded(&Packet::Connect(Box::new(connect)), Version::V311)).await;
-        assert_eq!(mqtt(&mut older, 4).await, CONNACK);
+        let mut older = let_in(&server, connect).await;
         // Before the DISCONNECT comes nothing, or more than actix holds at once, in many frames or in one.
         let (length, count) = [(0, 0), (10_000, 30), (200_000, 1)][round % 3];
         let long = raw::publish(0, "elsewhere", QoS::AtMostOnce, vec![b'x'; length]);
@@ -180,9 +185,7 @@ async fn a_packet_as_large_as_allowed_passes_in_one_frame_and_in_many() {
         client.send(&Packet::Publish(raw::publish(0, "ws-large/t", QoS::AtMostOnce, payload.clone()))).await.unwrap();
         assert_eq!(crate::support::raw_publish(&mut client).await.payload, payload);
     }
-    let mut socket = open(&server).await;
-    socket.send(true, BINARY, &connect("ws-whole")).await;
-    mqtt(&mut socket, 4).await;
+    let mut socket = let_in(&server, raw::connect(Version::V311, "ws-whole")).await;
     let publish = raw::publish(0, "ws-large/t", QoS::AtMostOnce, payload.clone());
     socket.send(true, BINARY, &encoded(&Packet::Publish(publish), Version::V311)).await;
     assert_eq!(crate::support::raw_publish(&mut client).await.payload, payload);
@@ -214,9 +217,7 @@ async fn frames_that_are_not_allowed_end_the_connection() {
         ("no MQTT", frame(true, BINARY, true, b"GET / HTTP/1.1\r\n\r\n")),
         ("no frame at all", vec![0xFF; 3000]),
     ] {
-        let mut socket = open(&server).await;
-        socket.send(true, BINARY, &connect("ws-wrong")).await;
-        assert_eq!(mqtt(&mut socket, 4).await, CONNACK);
+        let mut socket = let_in(&server, raw::connect(Version::V311, "ws-wrong")).await;
         // The node may close before all of it is written.
         let _ = socket.stream().write_all(&bytes).await;
         println!("{what}");
@@ -238,11 +239,10 @@ async fn a_frame_beyond_all_bounds_is_not_collected() {
     let mut honest = Honest::connect(server.mqtt(), "ws-huge").await;
     for connected in [false, true] {
         let before = server.rss();
-        let mut socket = open(&server).await;
-        if connected {
-            socket.send(true, BINARY, &connect("ws-huge")).await;
-            mqtt(&mut socket, 4).await;
-        }
+        let mut socket = match connected {
+            true => let_in(&server, raw::connect(Version::V311, "ws-huge")).await,
+            false => open(&server).await,
+        };
         let mut header = frame(true, BINARY, true, &[]);
         header.splice(1..2, [0xFF, 0, 0, 0, 0, 0x40, 0, 0, 0]); // 1 GiB follows, it says
         // It may be closed at any moment, and had better be.
